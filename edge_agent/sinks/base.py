@@ -1,0 +1,53 @@
+"""What a sink is.
+
+A sink is asked to deliver some batches once and either returns or raises. Timing, retry,
+back-off, batching, cursors, counters and logs belong to the delivery runner. It never sees the
+journal or a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_agent.model import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class JournalIdentity:
+    """Whose sequence numbers a batch carries.
+
+    ``journal_id`` is random per journal file, so that a fresh file never meets an old cursor.
+    """
+
+    agent_id: str
+    journal_id: str
+
+
+class Sink(Protocol):
+    """One destination. Its calls come one at a time, from one task.
+
+    Contract, held by tests/integration/test_sinks.py for every sink:
+
+    * ``deliver`` returns only when the destination has taken every sample for good.
+    * The same batches may come again, after a failure or a restart; what that does to the
+      destination is the sink's stated guarantee.
+    * Batches come in sequence order; within one destination and tag their order is kept.
+    """
+
+    name: str
+
+    async def open(self, journal: JournalIdentity) -> None:
+        """Make one attempt to connect. Raises ``TransientError``, with a hint where one helps."""
+
+    async def deliver(self, batches: Sequence[Batch]) -> int:
+        """Make one attempt to deliver; returns how many samples the destination already had.
+
+        Raises ``TransientError`` (nothing may be assumed delivered; the runner closes, waits,
+        opens and hands the same batches again) or ``RejectedRows`` (all but these are delivered).
+        Cancelling it is safe in the same sense as a ``TransientError``.
+        """
+
+    async def close(self) -> None:
+        """Release the connection. Never raises; may be called in any state, also twice."""
