@@ -1,0 +1,275 @@
+"""The journal's books: per sink a cursor and its counters, the ledger and the quarantine.
+
+All of it happens inside the transaction of whoever calls; nothing here commits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edge_agent.errors import JournalError
+from edge_agent.journal.entry import row_checksum
+
+LEDGER_GAP_MS = 300_000
+"""Losses of a tag that follow each other so closely are one row: one outage, one line."""
+LEDGER_ROWS_MAX = 200_000
+QUARANTINE_ROWS_MAX = 100_000
+BYTES_PER_LEDGER_ROW = 1024
+BYTES_PER_QUARANTINE_ROW = 2048
+"""Bounds for small journals: each book may fill a small part of the file, never all of it."""
+
+SCHEMA = """
+CREATE TABLE cursor (id INTEGER PRIMARY KEY, sink TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL,
+    base INTEGER NOT NULL, delivered INTEGER NOT NULL, duplicates INTEGER NOT NULL,
+    quarantined INTEGER NOT NULL, lost INTEGER NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE ledger (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, series_id INTEGER,
+    first_ts_ms INTEGER, last_ts_ms INTEGER, samples INTEGER NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX ledger_key ON ledger (sink, series_id, reason);
+CREATE TABLE quarantine (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, series_id INTEGER NOT NULL,
+    ts_ms INTEGER NOT NULL, value REAL NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL);
+"""
+
+Span = tuple[int | None, int | None, int]
+"""First time, last time (ms since 1970 UTC; None if unknown) and number of some samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkTotals:
+    """One sink's cursor and its counters, in samples.
+
+    ``taken - base = delivered + pending + quarantined + lost``; duplicates are part of delivered.
+    """
+
+    sink: str
+    sequence: int = 0
+    base: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    lost: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """Samples that are no longer pending."""
+        return self.base + self.delivered + self.quarantined + self.lost
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One sample that a sink refused for good."""
+
+    series_id: int
+    ts_ms: int
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A sink has taken everything after ``previous`` up to ``sequence``; counts in samples.
+
+    Applied only while the cursor still stands at ``previous``, so a repetition changes nothing.
+    """
+
+    sink: str
+    previous: int
+    sequence: int
+    delivered: int
+    duplicates: int = 0
+    rejected: tuple[Quarantined, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Samples that a sink will never get; ``series_id`` is None where the tag is not known."""
+
+    sink: str
+    series_id: int | None
+    first_ts_ms: int | None
+    last_ts_ms: int | None
+    samples: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Books:
+    """The three tables, and a mirror of the cursors in memory."""
+
+    connection: sqlite3.Connection
+    bytes_max: int
+    now_ms: Callable[[], int]
+    totals: dict[str, SinkTotals] = field(default_factory=dict)
+    quarantine_rows: int = 0
+
+    def load(self) -> None:
+        """Read the cursors. Raises ``JournalError`` if one does not match its checksum."""
+        self.totals = {}
+        for _, *columns, checksum in self.connection.execute("SELECT * FROM cursor"):
+            if row_checksum(*columns) != checksum:
+                raise JournalError(f"the cursor of {columns[0]!r} is damaged")
+            totals = SinkTotals(*columns)
+            self.totals[totals.sink] = totals
+        rows = self.connection.execute("SELECT count(*) FROM quarantine").fetchone()
+        self.quarantine_rows = rows[0]
+
+    def write(self, totals: SinkTotals) -> None:
+        """Replace one sink's row."""
+        columns = (
+            totals.sink,
+            totals.sequence,
+            totals.base,
+            totals.delivered,
+            totals.duplicates,
+            totals.quarantined,
+            totals.lost,
+        )
+        self.connection.execute(
+            "INSERT INTO cursor (sink, sequence, base, delivered, duplicates, quarantined, lost, "
+            "checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sink) DO UPDATE SET "
+            "sequence = excluded.sequence, base = excluded.base, delivered = excluded.delivered, "
+            "duplicates = excluded.duplicates, quarantined = excluded.quarantined, "
+            "lost = excluded.lost, checksum = excluded.checksum",
+            (*columns, row_checksum(*columns)),
+        )
+        self.totals[totals.sink] = totals
+
+    def acknowledge(self, ack: Acknowledgement) -> None:
+        """Move a cursor, count, and quarantine what was refused."""
+        totals = self.totals[ack.sink]
+        if totals.sequence != ack.previous:
+            return
+        self.write(
+            replace(
+                totals,
+                sequence=ack.sequence,
+                delivered=totals.delivered + ack.delivered,
+                duplicates=totals.duplicates + ack.duplicates,
+                quarantined=totals.quarantined + len(ack.rejected),
+            )
+        )
+        if ack.rejected:
+            self.insert_quarantined(ack.sink, ack.rejected)
+            self._bound_quarantine()
+
+    # -- ledger ---------------------------------------------------------------------------------
+
+    def lose(self, losses: Mapping[tuple[str, int | None], Span], reason: str) -> None:
+        """Write losses per (sink, series) down, and count them for the sink."""
+        run = self.connection.execute
+        lost: dict[str, int] = {}
+        for (sink, series_id), (first, last, samples) in losses.items():
+            lost[sink] = lost.get(sink, 0) + samples
+            found = run(
+                "SELECT id FROM ledger WHERE sink = ? AND series_id IS ? AND reason = ? "
+                "AND last_ts_ms >= ? ORDER BY id DESC LIMIT 1",
+                (sink, series_id, reason, None if first is None else first - LEDGER_GAP_MS),
+            ).fetchone()
+            if found:
+                run(
+                    "UPDATE ledger SET first_ts_ms = min(first_ts_ms, ?), "
+                    "last_ts_ms = max(last_ts_ms, ?), samples = samples + ? WHERE id = ?",
+                    (first, last, samples, found[0]),
+                )
+            else:
+                self.insert_losses([LedgerRow(sink, series_id, first, last, samples, reason)])
+        for sink, samples in lost.items():
+            totals = self.totals[sink]
+            self.write(replace(totals, lost=totals.lost + samples))
+
+    def insert_losses(self, rows: Sequence[LedgerRow]) -> None:
+        """Append rows to the ledger as they are."""
+        self.connection.executemany(
+            "INSERT INTO ledger (sink, series_id, first_ts_ms, last_ts_ms, samples, reason) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            [(r.sink, r.series_id, r.first_ts_ms, r.last_ts_ms, r.samples, r.reason) for r in rows],
+        )
+
+    def ledger(self) -> list[LedgerRow]:
+        """Every loss, oldest first."""
+        rows = self.connection.execute(
+            "SELECT sink, series_id, first_ts_ms, last_ts_ms, samples, reason "
+            "FROM ledger ORDER BY id"
+        )
+        return [LedgerRow(*row) for row in rows]
+
+    def bound_ledger(self) -> None:
+        """Merge rows when there are too many: per tag first, and if need be per sink."""
+        rows_max = min(LEDGER_ROWS_MAX, self.bytes_max // BYTES_PER_LEDGER_ROW)
+        for merge in (_MERGE_BY_TAG, _MERGE_BY_SINK):
+            rows = self.connection.execute("SELECT count(*) FROM ledger").fetchone()[0]
+            if rows <= rows_max:
+                return
+            merged = [LedgerRow(*row) for row in self.connection.execute(merge)]
+            self.connection.execute("DELETE FROM ledger")
+            self.insert_losses(merged)
+
+    # -- quarantine -----------------------------------------------------------------------------
+
+    def insert_quarantined(self, sink: str, samples: Sequence[Quarantined]) -> None:
+        """Keep refused samples with the reason."""
+        at_ms = self.now_ms()
+        self.connection.executemany(
+            "INSERT INTO quarantine (sink, series_id, ts_ms, value, reason, at_ms) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            [(sink, s.series_id, s.ts_ms, s.value, s.reason, at_ms) for s in samples],
+        )
+        self.quarantine_rows += len(samples)
+
+    def quarantine(self) -> list[tuple[str, Quarantined]]:
+        """Every quarantined sample with its sink, oldest first."""
+        rows = self.connection.execute(
+            "SELECT sink, series_id, ts_ms, value, reason FROM quarantine ORDER BY id"
+        )
+        return [(sink, Quarantined(*sample)) for sink, *sample in rows]
+
+    def take_quarantined(self, sink: str) -> list[tuple[int, int, float]]:
+        """Remove a sink's quarantined samples; each is (ts_ms, series id, value)."""
+        rows = self.connection.execute(
+            "SELECT ts_ms, series_id, value FROM quarantine WHERE sink = ? ORDER BY id", (sink,)
+        ).fetchall()
+        if rows:
+            self.connection.execute("DELETE FROM quarantine WHERE sink = ?", (sink,))
+            self.quarantine_rows -= len(rows)
+            totals = self.totals[sink]
+            self.write(replace(totals, quarantined=totals.quarantined - len(rows)))
+        return rows
+
+    def _bound_quarantine(self) -> None:
+        """Move the oldest rows to the ledger when there are too many."""
+        rows_max = min(QUARANTINE_ROWS_MAX, self.bytes_max // BYTES_PER_QUARANTINE_ROW)
+        if self.quarantine_rows <= rows_max:
+            return
+        surplus = self.quarantine_rows - rows_max + rows_max // 10
+        rows = self.connection.execute(
+            "SELECT id, sink, series_id, ts_ms FROM quarantine ORDER BY id LIMIT ?", (surplus,)
+        ).fetchall()
+        self.connection.execute("DELETE FROM quarantine WHERE id <= ?", (rows[-1][0],))
+        self.quarantine_rows -= len(rows)
+        losses: dict[tuple[str, int | None], Span] = {}
+        for _, sink, series_id, ts_ms in rows:
+            losses[sink, series_id] = joined(losses.get((sink, series_id)), (ts_ms, ts_ms, 1))
+            totals = self.totals[sink]
+            self.totals[sink] = replace(totals, quarantined=totals.quarantined - 1)
+        self.lose(losses, "quarantine full")
+        self.bound_ledger()
+
+
+_MERGE_BY_TAG = (
+    "SELECT sink, series_id, min(first_ts_ms), max(last_ts_ms), sum(samples), reason "
+    "FROM ledger GROUP BY sink, series_id, reason"
+)
+_MERGE_BY_SINK = (
+    "SELECT sink, NULL, min(first_ts_ms), max(last_ts_ms), sum(samples), reason "
+    "FROM ledger GROUP BY sink, reason"
+)
+
+
+def joined(one: Span | None, other: Span) -> Span:
+    """Both spans in one."""
+    if one is None:
+        return other
+    firsts = [first for first in (one[0], other[0]) if first is not None]
+    lasts = [last for last in (one[1], other[1]) if last is not None]
+    return (min(firsts, default=None), max(lasts, default=None), one[2] + other[2])

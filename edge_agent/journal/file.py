@@ -1,0 +1,441 @@
+"""The journal's file: one SQLite database, synchronous, used by one thread at a time.
+
+The design is in the package's docstring. Every method that changes something is one transaction;
+if it raises, nothing has changed. Errors: ``JournalError`` when the file is damaged,
+``TransientError`` when the disk refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from edge_agent.errors import ConfigError, JournalError, TransientError
+from edge_agent.journal import books, entries
+from edge_agent.journal.books import (
+    Acknowledgement,
+    Books,
+    LedgerRow,
+    Quarantined,
+    SinkTotals,
+)
+from edge_agent.journal.entries import MEANT_FOR, Entries, Entry, batch_of, spans_of
+from edge_agent.journal.entry import row_checksum
+from edge_agent.journal.room import BALLAST_BYTES, PAGE_BYTES, Policy, Room
+from edge_agent.model import Batch, Series
+
+FORMAT = 1
+BYTES_MIN = 1_000_000
+WAL_PAGES_MAX = 1000
+"""A checkpoint is due past this: 4 MB, large enough to write each hot page only now and then."""
+BUSY_TIMEOUT_S = 5.0
+DISCARD_ENTRIES_PER_STEP = 256
+EXPORT_ENTRIES_PER_STEP = 64
+
+_STATE = """
+CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,
+    journal_id TEXT NOT NULL, sequence INTEGER NOT NULL, taken INTEGER NOT NULL,
+    checksum INTEGER NOT NULL);
+"""
+_SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def epoch_ms() -> int:
+    """The wall clock in milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class JournalFile:
+    """An open journal file. Raises ``ConfigError`` for a limit or a format it can't work with."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bytes_max: int,
+        policy: Policy = Policy.DROP_OLDEST,
+        now_ms: Callable[[], int] = epoch_ms,
+        ballast_bytes: int = BALLAST_BYTES,
+    ) -> None:
+        if bytes_max < BYTES_MIN:
+            raise ConfigError(f"journal bytes_max is {bytes_max}; allowed: at least {BYTES_MIN}")
+        self.path = path
+        self.bytes_max = bytes_max
+        self.policy = policy
+        self.full = False
+        self._now_ms = now_ms
+        self._ballast_bytes = ballast_bytes
+        self._connection: sqlite3.Connection
+        self.series: dict[int, Series] = {}
+        self.journal_id = ""
+        self.sequence = 0
+        self.taken = 0
+        with self._translated():
+            self._connect()
+            self._load()
+        self.room.restore_ballast()
+
+    # -- opening --------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._connection = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+        )
+        run = self._connection.execute
+        run(f"PRAGMA page_size = {PAGE_BYTES}")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+        self.entries = Entries(self._connection, self.series)
+        self.books = Books(self._connection, self.bytes_max, self._now_ms)
+        self.room = Room(
+            self.path,
+            self._connection,
+            self.entries,
+            self.books,
+            self.policy,
+            self.bytes_max // PAGE_BYTES,
+            self._ballast_bytes,
+        )
+        self.room.limit(self.room.pages_allowed)
+        if run("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            self._create()
+
+    def _create(self) -> None:
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";")[:-1]:
+            run(statement)
+        journal_id = uuid.uuid4().hex
+        checksum = row_checksum(FORMAT, journal_id, 0, 0)
+        run("INSERT INTO state VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, journal_id, checksum))
+        run("COMMIT")
+
+    def _load(self) -> None:
+        """Read the small tables, verify their checksums, and walk the entries' keys."""
+        run = self._connection.execute
+        row = run("SELECT format, journal_id, sequence, taken, checksum FROM state").fetchone()
+        if row is None or row_checksum(*row[:-1]) != row[-1]:
+            raise JournalError("its state row is damaged")
+        if row[0] != FORMAT:
+            raise ConfigError(
+                f"{self.path} has format {row[0]}; this version reads format {FORMAT}",
+                hint="start it with the version that wrote it, let it drain, then upgrade",
+            )
+        _, self.journal_id, self.sequence, self.taken, _ = row
+        self.entries.load()
+        self.books.load()
+        # Touches every page of the entries' tree, not their blobs: finds a truncated file.
+        highest = max(self.entries.sequences(), default=0)
+        if highest > self.sequence:
+            raise JournalError(f"entry {highest} is newer than the journal itself")
+
+    def close(self) -> None:
+        """Release the file; the WAL is folded into it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    # -- sinks ----------------------------------------------------------------------------------
+
+    def configure(self, sinks: Iterable[str]) -> None:
+        """Say which sinks exist. A new one begins with the oldest entry that is kept.
+
+        A sink that comes back after it was not configured finds its gap in the ledger.
+        """
+        names = sorted(set(sinks))
+        with self._transaction():
+            self.room.active = frozenset(names)
+            for sink in names:
+                known = self.books.totals.get(sink)
+                if known is None:
+                    kept = self.pending(sink)
+                    self.books.write(SinkTotals(sink, base=self.taken - kept))
+                    continue
+                missing = self.taken - known.accounted - self.pending(sink)
+                if missing > 0:
+                    self.books.lose({(sink, None): (None, None, missing)}, "sink not configured")
+
+    def pending(self, sink: str) -> int:
+        """Samples that still wait for a sink, counted entry by entry."""
+        totals = self.books.totals.get(sink)
+        return self.entries.pending(sink, totals.sequence if totals else 0)
+
+    @property
+    def totals(self) -> dict[str, SinkTotals]:
+        """Cursor and counters of every sink that was ever configured."""
+        return self.books.totals
+
+    # -- the moments of a sample's life ---------------------------------------------------------
+
+    def commit(
+        self,
+        batches: Sequence[Batch],
+        series: Sequence[tuple[int, Series]],
+        acknowledgements: Sequence[Acknowledgement],
+    ) -> None:
+        """Make batches and acknowledgements durable, in one transaction.
+
+        After a ``TransientError`` the caller keeps everything and calls again with the same:
+        what had been written all the same is not written twice.
+        """
+        try:
+            self._commit(batches, series, acknowledgements)
+        except sqlite3.Error as error:
+            if _primary_code(error) == sqlite3.SQLITE_IOERR:
+                self._reopen()
+            if _primary_code(error) != sqlite3.SQLITE_FULL:
+                raise self._classed(error) from error
+            self._make_room(error)
+            with self._translated():
+                self._commit(batches, series, acknowledgements)
+        self._keep_room()
+
+    def _commit(
+        self,
+        batches: Sequence[Batch],
+        series: Sequence[tuple[int, Series]],
+        acknowledgements: Sequence[Acknowledgement],
+    ) -> None:
+        with self._transaction():
+            self.entries.add_series(series)
+            for acknowledgement in acknowledgements:
+                self.books.acknowledge(acknowledgement)
+            for batch in batches:
+                if batch.sequence > self.sequence:
+                    self.entries.insert(batch)
+                    self.sequence = batch.sequence
+                    self.taken += len(batch)
+            self._trim()
+
+    def read(self, sink: str, after: int, *, samples_max: int, entries_max: int) -> list[Batch]:
+        """The next batches for a sink, at least one if there is any, and claim them."""
+        with self._translated():
+            batches = self.entries.take(sink, after, samples_max, entries_max)
+        if batches:
+            self.room.claimed[sink] = batches[-1].sequence
+        return batches
+
+    def replay(self, sink: str) -> int:
+        """Put a sink's quarantined samples back into the queue, for it alone; returns how many."""
+        with self._translated(), self._transaction():
+            rows = self.books.take_quarantined(sink)
+            if rows:
+                self.sequence += 1
+                self.entries.insert(batch_of(self.sequence, rows, self.series), sink)
+        return len(rows)
+
+    def discard(self, sink: str, reason: str) -> int:
+        """Give up everything pending for a sink; it stands in the ledger. Returns how many."""
+        lost = 0
+        while True:
+            with self._translated(), self._transaction():
+                found = self.entries.select(
+                    f"sequence > ? AND {MEANT_FOR}",
+                    (self.totals[sink].sequence, sink),
+                    DISCARD_ENTRIES_PER_STEP,
+                )
+                if not found:
+                    return lost
+                spans = spans_of(entry.batch for entry in found)
+                self.books.lose({(sink, id_): span for id_, span in spans.items()}, reason)
+                last = found[-1].batch.sequence
+                self.books.write(replace(self.totals[sink], sequence=last))
+                lost += sum(len(entry.batch) for entry in found)
+                self._trim()
+
+    # -- salvage --------------------------------------------------------------------------------
+
+    def restore_books(
+        self,
+        taken: int,
+        totals: Iterable[SinkTotals],
+        ledger: Sequence[LedgerRow],
+        quarantine: Iterable[tuple[str, Quarantined]],
+    ) -> None:
+        """Carry the books of a damaged file over into this fresh one; cursors start again."""
+        with self._translated(), self._transaction():
+            self.taken = taken
+            for row in totals:
+                self.books.write(replace(row, sequence=0))
+            self.books.insert_losses(ledger)
+            for sink, sample in quarantine:
+                self.books.insert_quarantined(sink, [sample])
+
+    def restore_entries(
+        self, found: Iterable[tuple[Batch, str | None]], series: Iterable[tuple[int, Series]]
+    ) -> None:
+        """Append recovered entries, each for all sinks (None) or for the ones named."""
+        with self._translated(), self._transaction():
+            self.entries.add_series(series)
+            for batch, sinks in found:
+                self.sequence += 1
+                self.entries.insert(replace(batch, sequence=self.sequence), sinks)
+            if self.room.low:
+                self.room.reclaim()
+
+    def balance(self, taken: int | None, fresh_sinks: Iterable[str]) -> dict[str, int]:
+        """Close the books after a recovery; returns what each sink lost, in samples.
+
+        ``taken`` is None where the damaged file did not say it: then nothing is known to be
+        missing. ``fresh_sinks`` are those whose counters were not readable: they count from here.
+        """
+        lost: dict[str, int] = {}
+        with self._translated(), self._transaction():
+            standing = {
+                sink: totals.accounted + self.pending(sink) for sink, totals in self.totals.items()
+            }
+            self.taken = max(standing.values(), default=0) if taken is None else taken
+            for sink, totals in list(self.totals.items()):
+                missing = self.taken - standing[sink]
+                if sink in fresh_sinks or missing < 0:
+                    self.books.write(replace(totals, base=totals.base + missing))
+                elif missing > 0:
+                    self.books.lose({(sink, None): (None, None, missing)}, "journal damaged")
+                    lost[sink] = missing
+        return lost
+
+    # -- reading the books ----------------------------------------------------------------------
+
+    def ledger(self) -> list[LedgerRow]:
+        """Every loss, oldest first."""
+        with self._translated():
+            return self.books.ledger()
+
+    def quarantine(self) -> list[tuple[str, Quarantined]]:
+        """Every quarantined sample with its sink, oldest first."""
+        with self._translated():
+            return self.books.quarantine()
+
+    def export(self, after: int = 0) -> Iterator[Entry]:
+        """Every entry after a sequence, in short reading transactions."""
+        while True:
+            with self._translated():
+                found = self.entries.select("sequence > ?", (after,), EXPORT_ENTRIES_PER_STEP)
+            if not found:
+                return
+            yield from found
+            after = found[-1].batch.sequence
+
+    def check(self) -> list[str]:
+        """Every fault that SQLite, the checksums and the books can show; empty if none."""
+        with self._translated():
+            result = self._connection.execute("PRAGMA integrity_check").fetchall()
+            faults = [str(text) for (text,) in result if text != "ok"]
+            for sequence in self.entries.sequences():
+                try:
+                    self.entries.select("sequence = ?", (sequence,), 1)
+                except JournalError as error:
+                    faults.append(str(error))
+            for sink, totals in self.totals.items():
+                difference = self.taken - totals.accounted - self.pending(sink)
+                if difference and sink in (self.room.active or {sink}):
+                    faults.append(f"{sink}: {difference} samples are not accounted for")
+        return faults
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the file that hold something."""
+        with self._translated():
+            return self.room.used * PAGE_BYTES
+
+    # -- room -----------------------------------------------------------------------------------
+
+    def _keep_room(self) -> None:
+        """Apply the policy while there is still room to write the change down."""
+        with self._translated():
+            if self.room.disk_full:
+                self.room.restore_ballast()
+            low = self.room.low
+            self.full = low and self.policy is Policy.STOP
+            if low and not self.full:
+                with self._transaction():
+                    self.room.reclaim()
+
+    def _make_room(self, error: sqlite3.Error) -> None:
+        """A write found no room: was it the journal's own limit, or the disk?"""
+        limited = self.room.pages_max - self.room.used < self.room.low_water // 2
+        if not limited and not self.room.give_up_ballast():
+            raise TransientError(f"{self.path}: the disk is full") from error
+        if self.policy is Policy.STOP:
+            self.full = True
+            if limited:
+                raise TransientError(f"{self.path}: the journal is full") from error
+            return
+        with self._translated(), self._transaction():
+            self.room.reclaim()
+
+    def _trim(self) -> None:
+        """Delete what is pending for nobody."""
+        cursors = (self.totals[sink].sequence for sink in self.room.active)
+        self.entries.delete_up_to(min(cursors, default=self.sequence))
+
+    # -- transactions ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing, in the file and in what this object mirrors of it."""
+        before = self.sequence, self.taken, dict(self.books.totals), self.books.quarantine_rows
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            columns = (FORMAT, self.journal_id, self.sequence, self.taken)
+            self._connection.execute(
+                "UPDATE state SET sequence = ?, taken = ?, checksum = ?",
+                (self.sequence, self.taken, row_checksum(*columns)),
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self.sequence, self.taken, self.books.totals, self.books.quarantine_rows = before
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _reopen(self) -> None:
+        """After a failed fsync nobody knows what is on the disk: read it again."""
+        active, claimed = self.room.active, self.room.claimed
+        self.close()
+        with self._translated():
+            self._connect()
+            self._load()
+        self.room.active, self.room.claimed = active, claimed
+
+    def _classed(self, error: sqlite3.Error) -> JournalError | TransientError:
+        if _primary_code(error) in _DAMAGE:
+            return JournalError(f"{self.path}: {error}")
+        return TransientError(f"{self.path}: {error}")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._classed(error) from error
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Hold a journal for this process alone, as long as the returned file is open.
+
+    Raises ``ConfigError`` if another process holds it.
+    """
+    stream = path.with_suffix(".lock").open("wb")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise ConfigError(
+            f"{path} is in use by a running agent",
+            hint="stop the agent first, or choose another --data-dir",
+        ) from error
+    return stream
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

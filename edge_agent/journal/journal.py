@@ -1,0 +1,450 @@
+"""The asyncio side of the journal: collect, commit in groups, hand out, acknowledge.
+
+State changes here are synchronous and belong to the event loop; the file belongs to one worker
+thread. Only `Room.claimed` and `Room.cached_from` are shared: the loop sets them, the thread reads
+them, and either order of the two is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from edge_agent.errors import JournalError, TransientError
+from edge_agent.journal import salvage
+from edge_agent.journal.books import Acknowledgement, Quarantined, SinkTotals
+from edge_agent.journal.file import JournalFile, epoch_ms, lock
+from edge_agent.journal.room import BALLAST_BYTES, Policy
+from edge_agent.model import Batch, Series
+
+log = logging.getLogger(__name__)
+
+SAMPLES_PER_ENTRY_MAX = 5_000
+"""60 KB: small beside the smallest journal's room, large enough to make a row's cost vanish."""
+ENTRIES_PER_COMMIT_MAX = 4
+PENDING_SAMPLES_MAX = 1_000_000
+"""12 MB: what may wait in memory while the disk refuses or a salvage runs, 200 s at 5,000/s."""
+CACHED_SAMPLES_MAX = 100_000
+"""The newest entries, kept decoded for sinks that keep up: some seconds, about 1.2 MB."""
+CACHE_FRACTION = 128
+"""A small journal's cache is at most a tenth of it, since cached entries are never dropped."""
+RETRY_INTERVAL_S = 1.0
+"""Pause after the disk refused a commit."""
+
+T = TypeVar("T")
+
+
+class Journal:
+    """The queue between pollers and sinks. See the package's docstring for what it promises."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bytes_max: int,
+        policy: Policy = Policy.DROP_OLDEST,
+        commit_interval_s: float = 0.2,
+        now_ms: Callable[[], int] = epoch_ms,
+        ballast_bytes: int = BALLAST_BYTES,
+    ) -> None:
+        self.path = path
+        self.commit_interval_s = commit_interval_s
+        self.commits = 0
+        self.commit_failures = 0
+        self.salvages = 0
+        self.committed_at: float | None = None
+        """Loop time of the last commit, for the watchdog."""
+        self._open_file = partial(
+            JournalFile,
+            bytes_max=bytes_max,
+            policy=policy,
+            now_ms=now_ms,
+            ballast_bytes=ballast_bytes,
+        )
+        self._cached_samples_max = min(CACHED_SAMPLES_MAX, bytes_max // CACHE_FRACTION)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._file: JournalFile
+        self._sinks: tuple[str, ...] = ()
+        self._ids: dict[Series, int] = {}
+        self._new_series: list[tuple[int, Series]] = []
+        self._runs: list[tuple[int, int]] = []
+        self._series_ids = array("I")
+        self._values = array("d")
+        self._next_id = 1
+        self._next_sequence = 1
+        self._unwritten: list[Batch] = []
+        self._acknowledgements: dict[str, Acknowledgement] = {}
+        self._cursors: dict[str, int] = {}
+        self._cache: deque[Batch] = deque()
+        self._cached_samples = 0
+        self._committed = asyncio.Event()
+        self._crowded = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def open(self, sinks: Iterable[str]) -> None:
+        """Open the file for these sinks; a damaged one is set aside and salvaged.
+
+        Raises ``ConfigError`` if another process holds it and ``TransientError`` if the disk
+        refuses.
+        """
+        self._sinks = tuple(sinks)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self.path)
+        await self._in_thread(self._open)
+        self._adopt()
+
+    def _open(self) -> None:
+        salvage.finish(self.path)
+        try:
+            self._file = self._open_file(self.path)
+            self._file.configure(self._sinks)
+        except JournalError as error:
+            self._replace(error)
+
+    def _replace(self, error: JournalError) -> None:
+        """Set the damaged file aside and go on with what can be recovered of it."""
+        log.error("journal damaged: %s; setting it aside and recovering what it holds", error)
+        report = salvage.replace(self.path, self._open_file, self._sinks)
+        self.salvages += 1
+        log.error("journal recovered: %s", report)
+        self._file = self._open_file(self.path)
+        self._file.configure(self._sinks)
+
+    def _adopt(self) -> None:
+        """Take over the numbering of the file that is open now.
+
+        Series keep the numbers they have in memory: pollers hold them.
+        """
+        self._ids |= {series: id_ for id_, series in self._file.series.items()}
+        self._new_series = [(id_, series) for series, id_ in self._ids.items()]
+        self._file.series.update(self._new_series)
+        self._next_id = max(self._file.series, default=0) + 1
+        self._next_sequence = self._file.sequence + 1
+        self._cursors = {sink: self._file.totals[sink].sequence for sink in self._sinks}
+
+    async def close(self) -> None:
+        """Commit what is left, as far as the disk allows, and release the file."""
+        try:
+            while self.uncommitted:
+                if not await self._commit():
+                    log.error("journal: %d samples read but not taken", self.uncommitted)
+                    break
+            await self._commit()
+        finally:
+            await self._in_thread(self._file.close)
+            self._thread.shutdown()
+            self._lock.close()
+
+    async def run(self) -> None:
+        """Commit once per interval, or sooner when a commit's worth has gathered."""
+        while True:
+            try:
+                async with asyncio.timeout(self.commit_interval_s):
+                    await self._crowded.wait()
+            except TimeoutError:
+                pass
+            self._crowded.clear()
+            if not await self._commit():
+                await asyncio.sleep(RETRY_INTERVAL_S)
+
+    # -- the pollers' side ----------------------------------------------------------------------
+
+    @property
+    def accepting(self) -> bool:
+        """Whether pollers may read now: false while the journal is full or the disk refuses."""
+        return not self._file.full and self.uncommitted < PENDING_SAMPLES_MAX
+
+    @property
+    def uncommitted(self) -> int:
+        """Samples in memory that are not durable yet."""
+        return len(self._values) + sum(map(len, self._unwritten))
+
+    def intern(self, series: Series) -> int:
+        """The number under which a series stands in this journal."""
+        known = self._ids.get(series)
+        if known is None:
+            known = self._ids[series] = self._next_id
+            self._next_id += 1
+            self._new_series.append((known, series))
+            self._file.series[known] = series
+        return known
+
+    def append(self, ts_ms: int, series_ids: bytes, values: Sequence[float]) -> None:
+        """Add samples that share a time. They are taken once the next commit returns.
+
+        ``series_ids`` are native uint32 (from `intern`), one for each of the finite ``values``.
+        """
+        self._runs.append((ts_ms, len(values)))
+        self._series_ids.frombytes(series_ids)
+        self._values.extend(values)
+        if len(self._values) >= SAMPLES_PER_ENTRY_MAX:
+            self._seal()
+            self._crowded.set()
+
+    def _seal(self) -> None:
+        """Close the columns collected so far into the next batch."""
+        if self._runs:
+            self._unwritten.append(
+                Batch(
+                    self._next_sequence,
+                    self._runs,
+                    self._series_ids,
+                    self._values,
+                    self._file.series,
+                )
+            )
+            self._next_sequence += 1
+            self._runs, self._series_ids, self._values = [], array("I"), array("d")
+
+    # -- commit ---------------------------------------------------------------------------------
+
+    async def _commit(self) -> bool:
+        """Make everything collected durable. False if the disk refuses; nothing is forgotten."""
+        self._seal()
+        acknowledgements = list(self._acknowledgements.values())
+        while True:
+            file = self._file
+            batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
+            series = list(self._new_series)
+            if batches or acknowledgements:
+                try:
+                    await self._in_thread(file.commit, batches, series, acknowledgements)
+                except TransientError as error:
+                    self._report_refusal(error)
+                    return False
+                except JournalError as error:
+                    await self._recover(error, file)
+                    return True
+            self._report_recovery()
+            self.commits += 1
+            self.committed_at = asyncio.get_running_loop().time()
+            self._settle(batches, len(series), acknowledgements)
+            acknowledgements = []
+            if len(self._unwritten) < ENTRIES_PER_COMMIT_MAX:
+                return True
+
+    def _settle(
+        self, batches: list[Batch], series: int, acknowledgements: list[Acknowledgement]
+    ) -> None:
+        """After a commit: forget what is on disk, show the batches to the sinks."""
+        del self._new_series[:series]
+        del self._unwritten[: len(batches)]
+        for done in acknowledgements:
+            current = self._acknowledgements.get(done.sink)
+            if current is done:
+                del self._acknowledgements[done.sink]
+            elif current is not None:
+                self._acknowledgements[done.sink] = _without(current, done)
+        for batch in batches:
+            self._cache.append(batch)
+            self._cached_samples += len(batch)
+        while self._cached_samples > self._cached_samples_max and len(self._cache) > 1:
+            self._cached_samples -= len(self._cache.popleft())
+        if self._cache:
+            self._file.room.cached_from = self._cache[0].sequence
+        if batches:
+            self._announce()
+
+    async def _recover(self, error: JournalError, damaged: JournalFile) -> None:
+        """Go on with a new file. What was not durable yet is kept and numbered anew."""
+        if self._file is not damaged:
+            return
+        damaged.close()
+        await self._in_thread(self._replace, error)
+        self._adopt()
+        self._acknowledgements.clear()
+        self._cache.clear()
+        self._cached_samples = 0
+        waiting, self._unwritten = self._unwritten, []
+        for batch in waiting:
+            self._unwritten.append(
+                replace(batch, sequence=self._next_sequence, series=self._file.series)
+            )
+            self._next_sequence += 1
+        self._announce()
+
+    def _announce(self) -> None:
+        self._committed.set()
+        self._committed = asyncio.Event()
+
+    # -- the sinks' side ------------------------------------------------------------------------
+
+    @property
+    def journal_id(self) -> str:
+        """Random per file: changes when a damaged file was replaced."""
+        return self._file.journal_id
+
+    def position(self, sink: str) -> int:
+        """The sequence up to which a sink has acknowledged."""
+        return self._cursors[sink]
+
+    async def read(self, sink: str, *, samples_max: int, entries_max: int = 1_000) -> list[Batch]:
+        """The batches that a sink is to be handed next; empty if it has everything.
+
+        They are claimed: kept from the full journal's policy until `acknowledge` or `release`.
+        """
+        after, file = self._cursors[sink], self._file
+        if self._cache and self._cache[0].sequence <= after + 1:
+            batches = _next_batches(self._cache, after, samples_max, entries_max)
+            if batches:
+                file.room.claimed[sink] = batches[-1].sequence
+            return batches
+        if after >= self._next_sequence - 1 - len(self._unwritten):
+            return []
+        try:
+            return await self._in_thread(
+                partial(file.read, sink, after, samples_max=samples_max, entries_max=entries_max)
+            )
+        except JournalError as error:
+            await self._recover(error, file)
+            return []
+
+    def acknowledge(
+        self,
+        sink: str,
+        batches: Sequence[Batch],
+        *,
+        duplicates: int = 0,
+        rejected: Sequence[Quarantined] = (),
+    ) -> None:
+        """A sink has taken these batches, but for the rejected samples.
+
+        Written with the next commit; a crash before it hands the same batches out again.
+        """
+        fresh = Acknowledgement(
+            sink=sink,
+            previous=self._cursors[sink],
+            sequence=batches[-1].sequence,
+            delivered=sum(map(len, batches)) - len(rejected),
+            duplicates=duplicates,
+            rejected=tuple(rejected),
+        )
+        waiting = self._acknowledgements.get(sink)
+        self._acknowledgements[sink] = fresh if waiting is None else _joined(waiting, fresh)
+        self._cursors[sink] = fresh.sequence
+
+    def release(self, sink: str) -> None:
+        """A delivery failed: the policy may have those batches again if it needs room."""
+        self._file.room.claimed[sink] = self._cursors[sink]
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait for the next commit that holds samples, at most so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._committed.wait()
+        except TimeoutError:
+            pass
+
+    # -- books ----------------------------------------------------------------------------------
+
+    @property
+    def taken(self) -> int:
+        """Samples taken since the journal was first made."""
+        return self._file.taken
+
+    @property
+    def bytes_max(self) -> int:
+        """Hard limit of the file."""
+        return self._file.bytes_max
+
+    @property
+    def full(self) -> bool:
+        """Whether the policy `stop` keeps the pollers from reading."""
+        return self._file.full
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the disk ran out before the journal did."""
+        return self._file.room.disk_full
+
+    def totals(self) -> dict[str, SinkTotals]:
+        """Per configured sink its counters, acknowledgements not yet written included."""
+        known = {sink: self._file.totals[sink] for sink in self._sinks}
+        for sink, waiting in self._acknowledgements.items():
+            if known[sink].sequence == waiting.previous:
+                known[sink] = _applied(known[sink], waiting)
+        return known
+
+    async def bytes_used(self) -> int:
+        """Bytes of the file that hold something."""
+        return await self._in_thread(lambda: self._file.bytes_used)
+
+    # -- helpers --------------------------------------------------------------------------------
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        """Run in the file's thread, to the end even if the caller is cancelled."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    def _report_refusal(self, error: TransientError) -> None:
+        self.commit_failures += 1
+        level = logging.ERROR if self.commit_failures == 1 else logging.DEBUG
+        log.log(level, "journal cannot commit, samples wait in memory: %s", error)
+
+    def _report_recovery(self) -> None:
+        if self.commit_failures:
+            log.info("journal commits again after %d refusals", self.commit_failures)
+            self.commit_failures = 0
+
+
+def _next_batches(
+    cache: Iterable[Batch], after: int, samples_max: int, entries_max: int
+) -> list[Batch]:
+    batches: list[Batch] = []
+    samples = 0
+    for batch in cache:
+        if batch.sequence <= after:
+            continue
+        samples += len(batch)
+        if batches and (samples > samples_max or len(batches) >= entries_max):
+            break
+        batches.append(batch)
+    return batches
+
+
+def _joined(first: Acknowledgement, second: Acknowledgement) -> Acknowledgement:
+    return Acknowledgement(
+        sink=first.sink,
+        previous=first.previous,
+        sequence=second.sequence,
+        delivered=first.delivered + second.delivered,
+        duplicates=first.duplicates + second.duplicates,
+        rejected=first.rejected + second.rejected,
+    )
+
+
+def _without(whole: Acknowledgement, done: Acknowledgement) -> Acknowledgement:
+    """The part of a joined acknowledgement that came after ``done``."""
+    return Acknowledgement(
+        sink=whole.sink,
+        previous=done.sequence,
+        sequence=whole.sequence,
+        delivered=whole.delivered - done.delivered,
+        duplicates=whole.duplicates - done.duplicates,
+        rejected=whole.rejected[len(done.rejected) :],
+    )
+
+
+def _applied(totals: SinkTotals, waiting: Acknowledgement) -> SinkTotals:
+    return SinkTotals(
+        sink=totals.sink,
+        sequence=waiting.sequence,
+        base=totals.base,
+        delivered=totals.delivered + waiting.delivered,
+        duplicates=totals.duplicates + waiting.duplicates,
+        quarantined=totals.quarantined + len(waiting.rejected),
+        lost=totals.lost,
+    )
