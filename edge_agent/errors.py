@@ -6,7 +6,8 @@ with ``from``. ``hint`` is what a person should do next, most often a command to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -32,6 +33,21 @@ class DeviceError(EdgeAgentError):
 
 class JournalError(EdgeAgentError):
     """The journal file can't be used. Set it aside, start a new one, go on, shout."""
+
+
+class FaultError(EdgeAgentError):
+    """An error that nobody classed: a defect in a driver or a sink, contained where it happened."""
+
+
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Class whatever a driver or a sink raises against its contract as a ``FaultError``."""
+    try:
+        yield
+    except (EdgeAgentError, TimeoutError):
+        raise
+    except Exception as error:
+        raise FaultError(f"{what}: unexpected {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from edge_agent.errors import ConfigError, JournalError, TransientError
 from edge_agent.journal import books, entries
@@ -64,7 +65,9 @@ class JournalFile:
         policy: Policy = Policy.DROP_OLDEST,
         now_ms: Callable[[], int] = epoch_ms,
         ballast_bytes: int = BALLAST_BYTES,
+        read_only: bool = False,
     ) -> None:
+        """``read_only`` looks at the file of an agent that may be running, and changes nothing."""
         if bytes_max < BYTES_MIN:
             raise ConfigError(f"journal bytes_max is {bytes_max}; allowed: at least {BYTES_MIN}")
         self.path = path
@@ -78,22 +81,29 @@ class JournalFile:
         self.journal_id = ""
         self.sequence = 0
         self.taken = 0
+        self._read_only = read_only
         with self._translated():
             self._connect()
             self._load()
-        self.room.restore_ballast()
+        if not read_only:
+            self.room.restore_ballast()
 
     # -- opening --------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         self._connection = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+            f"file:{quote(str(self.path))}?mode={'ro' if self._read_only else 'rwc'}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_S,
         )
         run = self._connection.execute
-        run(f"PRAGMA page_size = {PAGE_BYTES}")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = FULL")
-        run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+        if not self._read_only:
+            run(f"PRAGMA page_size = {PAGE_BYTES}")
+            run("PRAGMA journal_mode = WAL")
+            run("PRAGMA synchronous = FULL")
+            run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
         self.entries = Entries(self._connection, self.series)
         self.books = Books(self._connection, self.bytes_max, self._now_ms)
         self.room = Room(

@@ -60,8 +60,8 @@ class Journal:
         self.commits = 0
         self.commit_failures = 0
         self.salvages = 0
-        self.committed_at: float | None = None
-        """Loop time of the last commit, for the watchdog."""
+        self.beat_at = 0.0
+        """Loop time at which the committer last showed that it is alive, for the watchdog."""
         self._open_file = partial(
             JournalFile,
             bytes_max=bytes_max,
@@ -85,6 +85,7 @@ class Journal:
         self._cursors: dict[str, int] = {}
         self._cache: deque[Batch] = deque()
         self._cached_samples = 0
+        self._committing = asyncio.Lock()
         self._committed = asyncio.Event()
         self._crowded = asyncio.Event()
 
@@ -131,14 +132,17 @@ class Journal:
         self._next_sequence = self._file.sequence + 1
         self._cursors = {sink: self._file.totals[sink].sequence for sink in self._sinks}
 
+    async def flush(self) -> None:
+        """Commit what has been collected, as far as the disk allows."""
+        while await self._commit():
+            if not self.uncommitted:
+                return
+        log.error("journal: %d samples read but not taken", self.uncommitted)
+
     async def close(self) -> None:
         """Commit what is left, as far as the disk allows, and release the file."""
         try:
-            while self.uncommitted:
-                if not await self._commit():
-                    log.error("journal: %d samples read but not taken", self.uncommitted)
-                    break
-            await self._commit()
+            await self.flush()
         finally:
             await self._in_thread(self._file.close)
             self._thread.shutdown()
@@ -153,6 +157,7 @@ class Journal:
             except TimeoutError:
                 pass
             self._crowded.clear()
+            self.beat_at = asyncio.get_running_loop().time()
             if not await self._commit():
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
@@ -209,6 +214,10 @@ class Journal:
 
     async def _commit(self) -> bool:
         """Make everything collected durable. False if the disk refuses; nothing is forgotten."""
+        async with self._committing:
+            return await self._commit_collected()
+
+    async def _commit_collected(self) -> bool:
         self._seal()
         acknowledgements = list(self._acknowledgements.values())
         while True:
@@ -226,7 +235,6 @@ class Journal:
                     return True
             self._report_recovery()
             self.commits += 1
-            self.committed_at = asyncio.get_running_loop().time()
             self._settle(batches, len(series), acknowledgements)
             acknowledgements = []
             if len(self._unwritten) < ENTRIES_PER_COMMIT_MAX:
@@ -283,6 +291,11 @@ class Journal:
         """Random per file: changes when a damaged file was replaced."""
         return self._file.journal_id
 
+    @property
+    def last_sequence(self) -> int:
+        """The newest entry that is durable."""
+        return self._next_sequence - 1 - len(self._unwritten)
+
     def position(self, sink: str) -> int:
         """The sequence up to which a sink has acknowledged."""
         return self._cursors[sink]
@@ -298,7 +311,7 @@ class Journal:
             if batches:
                 file.room.claimed[sink] = batches[-1].sequence
             return batches
-        if after >= self._next_sequence - 1 - len(self._unwritten):
+        if after >= self.last_sequence:
             return []
         try:
             return await self._in_thread(

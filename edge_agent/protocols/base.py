@@ -32,7 +32,14 @@ class Reply:
 
 
 class Driver(AddressSyntax, Protocol):
-    """One connection's driver. Its calls come one at a time, from one task."""
+    """One connection's driver. Its calls come one at a time, from one task.
+
+    ``timeout_s`` is how long the caller waits for ``read`` before it cancels it: a driver keeps
+    no clock on a request, but knows from `conn` how patient its devices want their caller to be.
+    ``connect`` keeps to it by itself.
+    """
+
+    timeout_s: float
 
     def __init__(self, conn: str, *, now_ms: WallClock) -> None: ...
 

@@ -1,0 +1,99 @@
+"""The sinks that the settings ask for.
+
+A sink is on when its address is set. Its module, and with it its library, is loaded only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_agent.sinks.base import Pace, Sink
+
+if TYPE_CHECKING:
+    from edge_agent.settings import Settings
+
+STORE_FILE = "store.db"
+STORE_UPKEEP_INTERVAL_S = 10.0
+DATABASE_UPKEEP_INTERVAL_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A sink, how it likes to be fed, and the chore that keeps it in shape, if it has one."""
+
+    sink: Sink
+    pace: Pace = field(default_factory=Pace)
+    upkeep: Callable[[], Awaitable[object]] | None = None
+    upkeep_interval_s: float = DATABASE_UPKEEP_INTERVAL_S
+
+
+def configured(settings: Settings) -> list[Destination]:
+    """Every destination that is on. Raises ``ConfigError`` for an address that can't be one."""
+    builders = (_mqtt, _postgres, _influx, _store)
+    return [found for build in builders if (found := build(settings)) is not None]
+
+
+def _mqtt(settings: Settings) -> Destination | None:
+    if settings.mqtt.url is None:
+        return None
+    from edge_agent.sinks.mqtt import MqttSink
+
+    password = settings.mqtt.password
+    sink = MqttSink(
+        agent_id=settings.agent.id,
+        url=settings.mqtt.url,
+        username=settings.mqtt.username,
+        password=password.get_secret_value() if password else None,
+        ca_file=settings.mqtt.ca_file,
+        cert_file=settings.mqtt.cert_file,
+        key_file=settings.mqtt.key_file,
+    )
+    return Destination(sink)
+
+
+def _postgres(settings: Settings) -> Destination | None:
+    if settings.postgres.dsn is None:
+        return None
+    from edge_agent.database import Upkeep
+    from edge_agent.sinks.postgres import PostgresSink
+
+    dsn, agent_id = settings.postgres.dsn.get_secret_value(), settings.agent.id
+    return Destination(
+        PostgresSink(agent_id=agent_id, dsn=dsn),
+        Pace(settings.postgres.batch_max, settings.postgres.flush_interval_ms / 1000),
+        Upkeep(agent_id=agent_id, dsn=dsn).run,
+    )
+
+
+def _influx(settings: Settings) -> Destination | None:
+    influx = settings.influx
+    if influx.url is None:
+        return None
+    from edge_agent.sinks.influx import InfluxSink
+
+    assert influx.token is not None, "the settings check this"
+    assert influx.org is not None, "the settings check this"
+    assert influx.bucket is not None, "the settings check this"
+    sink = InfluxSink(
+        url=influx.url,
+        token=influx.token.get_secret_value(),
+        org=influx.org,
+        bucket=influx.bucket,
+        measurement=influx.measurement,
+    )
+    return Destination(sink, Pace(flush_interval_s=influx.flush_interval_ms / 1000))
+
+
+def _store(settings: Settings) -> Destination | None:
+    if not settings.store_enabled:
+        return None
+    from edge_agent.sinks.store import StoreSink
+
+    sink = StoreSink(
+        settings.agent.data_dir / STORE_FILE,
+        raw_hours=settings.store.raw_hours,
+        minute_days=settings.store.minute_days,
+    )
+    return Destination(sink, upkeep=sink.maintain, upkeep_interval_s=STORE_UPKEEP_INTERVAL_S)

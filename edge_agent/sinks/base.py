@@ -13,6 +13,17 @@ from typing import Protocol
 
 from edge_agent.model import Batch
 
+SAMPLES_MAX = 20_000
+"""One hand-over: large enough for the throughput of a catch-up, small enough to repeat cheaply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a sink is handed at once, and how long samples may gather before."""
+
+    samples_max: int = SAMPLES_MAX
+    flush_interval_s: float = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class JournalIdentity:

@@ -1,0 +1,60 @@
+"""Tags as the text of a CSV file, and a file that is either the old one or the new one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_agent.address_map.columns import COLUMNS
+from edge_agent.model import ByteOrder, Tag
+
+WRITTEN_COLUMNS = tuple(column for column in COLUMNS if column != "enabled")
+"""Tags come from enabled rows only, so there is nothing to say in that column."""
+
+
+def to_csv(tags: Iterable[Tag]) -> bytes:
+    """A map's bytes: UTF-8 with the byte order mark that makes Excel show Korean."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(WRITTEN_COLUMNS)
+    for tag in tags:
+        writer.writerow([_cell(column, getattr(tag, column)) for column in WRITTEN_COLUMNS])
+    return text.getvalue().encode("utf-8-sig", "replace")
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None or value is ByteOrder.ABCD or (column == "deadband" and value == 0):
+        return ""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put ``data`` in the place of a file so that a power cut leaves the old or the new one.
+
+    A link is followed, an old file's permissions are kept. Raises ``OSError``.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,269 @@
+"""The agent: every part wired together in one TaskGroup, started and ended in order.
+
+Start: journal (nothing can be taken without it), sinks, pollers, HTTP.
+End: pollers finish their running scans, the journal commits, sinks deliver what is left for at
+most `shutdown_timeout_s`, the journal closes. Killed at any point of this: see the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+from edge_agent import __version__, protocols, sinks
+from edge_agent.address_map import AddressMap
+from edge_agent.errors import TransientError
+from edge_agent.http_server import HttpServer
+from edge_agent.journal import Journal, Policy
+from edge_agent.journal.file import epoch_ms
+from edge_agent.notify import Notifier
+from edge_agent.pipeline.delivery import DeliveryRunner
+from edge_agent.pipeline.poller import ConnectionPoller, phases
+from edge_agent.planner import plan
+from edge_agent.settings import Settings
+from edge_agent.status import (
+    AgentStatus,
+    connection_status,
+    devices_of,
+    journal_status,
+    sink_status,
+    verdict,
+)
+
+log = logging.getLogger(__name__)
+
+JOURNAL_FILE = "journal.db"
+RESTART_PAUSE_S = 1.0
+SCANS_FINISH_TIMEOUT_S = 5.0
+"""For scans that are running at the end; a mute device must not use up the sinks' time."""
+STALLED_S = 30.0
+"""A poller or committer that has not moved for so long is stuck: the watchdog is not fed."""
+
+
+class Agent:
+    """One address map, one journal, any number of connections and sinks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        address_map: AddressMap,
+        *,
+        now_ms: Callable[[], int] = epoch_ms,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.address_map = address_map
+        self.destinations = sinks.configured(settings)
+        self.journal = Journal(
+            settings.agent.data_dir / JOURNAL_FILE,
+            bytes_max=settings.journal.bytes_max,
+            policy=Policy(settings.journal.policy),
+            commit_interval_s=settings.agent.commit_interval_ms / 1000,
+            now_ms=now_ms,
+        )
+        self.pollers: list[ConnectionPoller] = []
+        self.runners: list[DeliveryRunner] = []
+        self.restarts = 0
+        """Tasks that ended with an error nobody expected, and were started again."""
+        self.last_status: AgentStatus | None = None
+        """The status at the end of `run`, when every acknowledgement is written."""
+        self._notifier = Notifier(os.environ)
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._started_at = monotonic()
+        self._stopping = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask for an orderly end."""
+        self._stopping.set()
+
+    async def run(self, *, handle_signals: bool = True) -> None:
+        """Run until `stop`, SIGTERM or SIGINT.
+
+        Raises ``ConfigError`` or ``TransientError`` if the journal can't be opened.
+        """
+        if handle_signals:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        await self.journal.open([target.sink.name for target in self.destinations])
+        try:
+            await self._run_tasks()
+        finally:
+            await self.journal.flush()
+            self.last_status = await self.status()
+            await self.journal.close()
+
+    async def _run_tasks(self) -> None:
+        self._make_parts()
+        async with asyncio.TaskGroup() as group, HttpServer(self):
+            committer = self._start(group, "journal", self.journal.run)
+            deliveries = [
+                self._start(group, f"{runner.sink.name}.deliver", runner.run)
+                for runner in self.runners
+            ]
+            polls = [
+                self._start(group, f"edge[{poller.name}].poll", poller.run)
+                for poller in self.pollers
+            ]
+            chores = [
+                self._start(group, f"{target.sink.name}.upkeep", self._upkeep(target))
+                for target in self.destinations
+                if target.upkeep is not None
+            ]
+            chores.append(self._start(group, "watchdog", self._watch))
+            self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
+            log.info(
+                "running: %d tags on %d connections to %s",
+                len(self.address_map.tags),
+                len(polls),
+                ", ".join(runner.sink.name for runner in self.runners) or "no sink",
+            )
+            await self._stopping.wait()
+            await self._end(polls)
+            for task in (*chores, *deliveries, committer):
+                task.cancel()
+
+    def _make_parts(self) -> None:
+        self.runners = [
+            DeliveryRunner(
+                target.sink,
+                self.journal,
+                agent_id=self.settings.agent.id,
+                pace=target.pace,
+                now_ms=self._now_ms,
+            )
+            for target in self.destinations
+        ]
+        connections = plan(self.address_map.tags, protocols.load)
+        self.pollers = [
+            ConnectionPoller(
+                connection,
+                protocols.load(connection.protocol),
+                self.journal,
+                phase=phase,
+                now_ms=self._now_ms,
+                monotonic=self._monotonic,
+            )
+            for connection, phase in zip(connections, phases(len(connections)), strict=True)
+        ]
+
+    async def _end(self, polls: Sequence[asyncio.Task[None]]) -> None:
+        """Finish scans, commit, and deliver what is left as long as it may take."""
+        self._notifier.stopping()
+        deadline = self._monotonic() + self.settings.agent.shutdown_timeout_s
+        log.info("stopping: finishing scans and deliveries")
+        for poller in self.pollers:
+            poller.stop()
+        if polls:
+            _, late = await asyncio.wait(polls, timeout=SCANS_FINISH_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+        await self.journal.flush()
+        for runner in self.runners:
+            runner.drain()
+        for runner in self.runners:
+            if not await runner.drained(deadline - self._monotonic()):
+                log.warning("%s: stops with samples left in the journal", runner.sink.name)
+
+    # -- supervision ----------------------------------------------------------------------------
+
+    def _start(
+        self,
+        group: asyncio.TaskGroup,
+        name: str,
+        run: Callable[[], Coroutine[object, object, None]],
+    ) -> asyncio.Task[None]:
+        return group.create_task(self._supervise(name, run), name=name)
+
+    async def _supervise(
+        self, name: str, run: Callable[[], Coroutine[object, object, None]]
+    ) -> None:
+        """Keep a task alive through errors that nobody expected. The only place that may."""
+        while True:
+            try:
+                return await run()
+            except Exception as error:
+                self.restarts += 1
+                log.critical("task %s failed and is started again", name, exc_info=error)
+            await asyncio.sleep(RESTART_PAUSE_S)
+
+    def _upkeep(self, target: sinks.Destination) -> Callable[[], Coroutine[object, object, None]]:
+        """A sink's chore, again and again; what it can't do now it does next time."""
+        upkeep: Callable[[], Awaitable[object]] | None = target.upkeep
+        assert upkeep is not None
+
+        async def run() -> None:
+            failing = False
+            while True:
+                try:
+                    await upkeep()
+                    failing = False
+                except (OSError, TransientError) as error:
+                    level = logging.DEBUG if failing else logging.WARNING
+                    log.log(level, "%s: upkeep failed, will try again: %s", target.sink.name, error)
+                    failing = True
+                await asyncio.sleep(target.upkeep_interval_s)
+
+        return run
+
+    async def _watch(self) -> None:
+        """Feed systemd's watchdog, but only while scans and the journal really advance."""
+        interval_s = self._notifier.watchdog_interval_s
+        if interval_s is None:
+            return
+        while True:
+            stalled = self.stalled()
+            if stalled:
+                log.error("watchdog not fed: %s", ", ".join(stalled))
+            else:
+                self._notifier.watchdog()
+            await asyncio.sleep(interval_s)
+
+    def stalled(self) -> list[str]:
+        """The tasks that should move and do not; empty while all is well."""
+        now = self._monotonic()
+        found = [
+            f"{poller.name} has not moved for {now - poller.beat_at:.0f} s"
+            for poller in self.pollers
+            if now - poller.beat_at > STALLED_S
+        ]
+        idle_s = asyncio.get_running_loop().time() - self.journal.beat_at
+        if self.journal.beat_at and idle_s > STALLED_S:
+            found.append(f"the journal has not moved for {idle_s:.0f} s")
+        return found
+
+    # -- books ----------------------------------------------------------------------------------
+
+    async def status(self) -> AgentStatus:
+        """Everything there is to say, as plain data."""
+        now_ms = self._now_ms()
+        connections = [connection_status(poller) for poller in self.pollers]
+        journal = journal_status(self.journal, await self.journal.bytes_used())
+        states = [sink_status(runner, self.journal, now_ms) for runner in self.runners]
+        well, text = verdict(connections, journal, states, now_ms)
+        return AgentStatus(
+            agent={
+                "id": self.settings.agent.id,
+                "version": __version__,
+                "now_ms": now_ms,
+                "uptime_s": self._monotonic() - self._started_at,
+                "map": str(self.address_map.path),
+                "map_sha256": self.address_map.sha256,
+                "tags": len(self.address_map.tags),
+                "disabled_tags": self.address_map.disabled,
+                "restarts": self.restarts,
+            },
+            verdict=text,
+            well=well,
+            devices=devices_of(self.pollers),
+            connections=connections,
+            journal=journal,
+            sinks=states,
+        )

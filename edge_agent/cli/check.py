@@ -1,0 +1,50 @@
+"""`edge-agent check`: report every problem of an address map; exit code 2 if there is any."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import orjson
+
+from edge_agent import address_map, protocols
+from edge_agent.planner import plan
+from edge_agent.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--map", type=Path, required=True, metavar="FILE", help="address map")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
+    """Check one file."""
+    try:
+        found = address_map.load(options.map, protocols.load)
+    except address_map.MapError as error:
+        if options.json:
+            problems = [problem.as_dict() for problem in error.problems]
+            print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        else:
+            print(error, file=sys.stderr)
+        return 2
+    connections = plan(found.tags, protocols.load)
+    facts = {
+        "ok": True,
+        "tags": len(found.tags),
+        "disabled": found.disabled,
+        "devices": len({(tag.site, tag.device) for tag in found.tags}),
+        "connections": len(connections),
+        "sha256": found.sha256,
+        "problems": [],
+    }
+    if options.json:
+        print(orjson.dumps(facts).decode())
+    else:
+        print(
+            f"{options.map}: valid; {facts['tags']} tags of {facts['devices']} devices "
+            f"on {facts['connections']} connections, {facts['disabled']} disabled"
+        )
+    return 0

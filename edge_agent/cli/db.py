@@ -1,0 +1,64 @@
+"""`edge-agent db`: apply the schema to a database, or say how it stands.
+
+`db init` needs the rights of the database's owner; the daemon itself needs only `ingest`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+
+import orjson
+
+from edge_agent import database
+from edge_agent.errors import ConfigError
+from edge_agent.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("action", choices=("init", "status"))
+    parser.add_argument("--dsn", help="database to work on; default: postgres.dsn")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Apply or report; `db status` exits with 1 if something is wrong."""
+    configured = settings.postgres.dsn
+    dsn = options.dsn or (configured.get_secret_value() if configured else None)
+    if dsn is None:
+        raise ConfigError("no database given", hint="--dsn postgresql://owner@host/database")
+    if options.action == "init":
+        return _init(dsn, as_json=options.json)
+    return _status(dsn, as_json=options.json)
+
+
+def _init(dsn: str, *, as_json: bool) -> int:
+    report = asyncio.run(database.init(dsn))
+    if as_json:
+        print(orjson.dumps(report).decode())
+        return 0
+    for name in report.applied:
+        print(f"applied    {name}")
+    for name in report.unchanged:
+        print(f"unchanged  {name}")
+    return 0
+
+
+def _status(dsn: str, *, as_json: bool) -> int:
+    state = asyncio.run(database.status(dsn))
+    if as_json:
+        fields = dataclasses.asdict(state) | {"problems": state.problems}
+        print(orjson.dumps(fields).decode())
+        return 1 if state.problems else 0
+    print(f"PostgreSQL {state.server_version}, flavour {state.flavour}")
+    for file in state.files:
+        print(f"{file.state:10} {file.name}")
+    if state.partitions is not None:
+        print(f"partitions: {state.partitions}, {state.oldest_day} to {state.newest_day}")
+        print(f"rows in plc_raw: about {state.rows_estimate:,}")
+        print(f"minutes that wait for their rollup: {state.dirty_minutes}")
+    for problem in state.problems:
+        print(f"problem: {problem}")
+    return 1 if state.problems else 0

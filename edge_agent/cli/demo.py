@@ -1,0 +1,195 @@
+"""`edge-agent demo`: simulated PLCs, the agent, a broker and the embedded store, all at once.
+
+Everything runs on free ports of loopback and in a folder of its own, which is removed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from edge_agent import address_map, protocols
+from edge_agent.address_map import AddressMap
+from edge_agent.agent import Agent
+from edge_agent.cli import tables
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.settings import Settings, load_settings
+from edge_agent.simulator.modbus_server import rebind
+from edge_agent.status import AgentStatus
+
+REFRESH_S = 0.5
+START_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 10.0
+DEMO_MAP = Path("examples/demo/address_map.csv")
+
+log = logging.getLogger(__name__)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--map", type=Path, default=DEMO_MAP, metavar="FILE", help="address map")
+    parser.add_argument(
+        "--for", dest="duration", metavar="TIME", help="end by itself after this time, like 10s, 2m"
+    )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
+    """Show the product at work; exit code 1 if one sample taken was not delivered to every sink."""
+    duration_s = None if options.duration is None else parse_duration(options.duration)
+    loaded = address_map.load(options.map, protocols.load)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-demo-")))
+        demo_map = _moved(loaded, folder)
+        stack.enter_context(_simulator(demo_map.path))
+        broker = stack.enter_context(_mosquitto(folder))
+        overrides: dict[str, object] = {
+            "agent.data_dir": str(folder / "data"),
+            "agent.http": "",
+            "store.enabled": True,
+        }
+        if broker is not None:
+            overrides["mqtt.url"] = broker
+        demo_settings = load_settings(None, {}, overrides)
+        status = asyncio.run(_show(Agent(demo_settings, demo_map), broker, duration_s))
+    return summarize(status)
+
+
+async def _show(agent: Agent, broker: str | None, duration_s: float | None) -> AgentStatus:
+    """Run the agent with a live picture of it, until the time is up or Ctrl-C."""
+    console = Console(highlight=False)
+    rates = tables.Rates()
+    where = f"MQTT on {broker}, topics plc/#" if broker else "no Mosquitto found: store only"
+    running = asyncio.create_task(agent.run())
+    started = time.monotonic()
+    status = None
+    logging.getLogger().setLevel(logging.CRITICAL if console.is_terminal else logging.WARNING)
+    with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+        while not running.done():
+            await asyncio.wait([running], timeout=REFRESH_S)
+            if running.done():
+                break
+            if agent.pollers:
+                status = await agent.status()
+                if console.is_terminal:
+                    live.update(tables.everything(status, rates, f"{where}; Ctrl-C ends the demo"))
+            if duration_s is not None and time.monotonic() - started > duration_s:
+                break
+        agent.stop()
+        await running
+    final = agent.last_status
+    assert final is not None, "run() ended without an error"
+    console.print(tables.devices(status or final))
+    console.print(tables.stages(final, None))
+    return final
+
+
+def summarize(status: AgentStatus) -> int:
+    """Say in one line per sink whether everything arrived; the demo's exit code."""
+    taken = status["journal"]["taken"]
+    complete = taken > 0
+    print(f"{taken:,} samples taken")
+    for sink in status["sinks"]:
+        missing = taken - sink["delivered"]
+        complete = complete and missing == 0
+        text = "all of them" if not missing else f"{missing:,} missing"
+        print(f"  {sink['name']}: {sink['delivered']:,} delivered, {text}")
+    print("demo ended: " + ("every sample arrived" if complete else "NOT every sample arrived"))
+    return 0 if complete else 1
+
+
+def parse_duration(text: str) -> float:
+    """`10s`, `2m`, `1h` or plain seconds, in seconds. Raises ``ConfigError``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(f"--for {text}: allowed: a time like 10s, 2m or 1h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+
+
+def _moved(loaded: AddressMap, folder: Path) -> AddressMap:
+    """The same map with its PLCs on free ports of loopback."""
+    path = folder / "address_map.csv"
+    address_map.write(path, rebind(loaded.tags))
+    return address_map.load(path, protocols.load)
+
+
+@contextmanager
+def _simulator(path: Path) -> Iterator[None]:
+    """PLCs in a process of their own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.simulator", str(path)],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise TransientError("the simulated PLCs did not start")
+        yield
+    finally:
+        _end(process)
+
+
+@contextmanager
+def _mosquitto(folder: Path) -> Iterator[str | None]:
+    """A broker on a free port; None where Mosquitto is not installed."""
+    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/sbin")
+    if binary is None:
+        print(
+            "Mosquitto is not installed: the demo runs without MQTT (apt-get install mosquitto)",
+            file=sys.stderr,
+        )
+        yield None
+        return
+    port = free_port()
+    config = folder / "mosquitto.conf"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_type error\n")
+    process = subprocess.Popen([binary, "-c", str(config)], start_new_session=True)
+    try:
+        wait_for_port(port, process)
+        yield f"mqtt://127.0.0.1:{port}"
+    finally:
+        _end(process)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process that we started listens. Raises ``TransientError``."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TransientError(f"{process.args!r} does not listen on port {port}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

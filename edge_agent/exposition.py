@@ -1,0 +1,171 @@
+"""The agent's figures for Prometheus, made from its status and counters when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from edge_agent.metrics import Histogram
+from edge_agent.pipeline.poller import Quality
+from edge_agent.status import AgentStatus
+
+if TYPE_CHECKING:
+    from edge_agent.agent import Agent
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+METRICS = {
+    "edge_agent_up_seconds": "Seconds since the agent started.",
+    "edge_agent_tags": "Tags by the quality of their newest value.",
+    "edge_agent_task_restarts": "Tasks that failed unexpectedly and were started again.",
+    "edge_agent_connection_up": "Whether a connection is up.",
+    "edge_agent_scans": "Scans done.",
+    "edge_agent_scan_overruns": "Ticks left out because the scan before them was still running.",
+    "edge_agent_scan_late_seconds": "Start of a scan after its tick.",
+    "edge_agent_requests": "Requests sent to a connection.",
+    "edge_agent_request_seconds": "Time from a request to its reply.",
+    "edge_agent_request_errors": "Failed requests by kind.",
+    "edge_agent_samples_read": "Samples read and handed to the journal.",
+    "edge_agent_samples_suppressed": "Good values that a deadband kept back.",
+    "edge_agent_values_bad": "Values that could not be read or were not finite.",
+    "edge_agent_reading_paused_seconds": "Time without reading because the journal was full.",
+    "edge_agent_samples_taken": "Samples made durable in the journal, since it was first made.",
+    "edge_agent_journal_bytes": "Bytes of the journal in use.",
+    "edge_agent_journal_bytes_max": "Hard limit of the journal.",
+    "edge_agent_journal_uncommitted_samples": "Samples in memory that are not durable yet.",
+    "edge_agent_journal_full": "Whether the journal is full and reading is paused.",
+    "edge_agent_journal_disk_full": "Whether the disk is full.",
+    "edge_agent_journal_salvages": "Damaged journal files that were replaced.",
+    "edge_agent_sink_up": "Whether a sink is connected.",
+    "edge_agent_sink_delivered_samples": "Samples delivered, since the sink's first day.",
+    "edge_agent_sink_duplicate_samples": "Delivered samples that the destination already had.",
+    "edge_agent_sink_quarantined_samples": "Samples refused for good, kept in quarantine.",
+    "edge_agent_sink_lost_samples": "Samples in the loss ledger.",
+    "edge_agent_sink_pending_samples": "Samples in the journal that wait for a sink.",
+    "edge_agent_sink_oldest_seconds": "Age of the oldest sample that waits for a sink.",
+    "edge_agent_sink_failures": "Failed attempts by kind.",
+    "edge_agent_sink_delivery_seconds": "Time that a hand-over to a sink took.",
+    "edge_agent_sink_lag_seconds": "Age of samples when a sink had taken them.",
+}
+"""Every metric, without the `_total` that counters carry. docs/operations.md lists them too."""
+
+
+def exposition(agent: Agent, status: AgentStatus) -> bytes:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(_families(agent, status)))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    """Hands one set of families to a registry."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+    yield _gauge("up_seconds", {(): status["agent"]["uptime_s"]})
+    yield _counter("task_restarts", {(): agent.restarts})
+    qualities = dict.fromkeys([(quality.value,) for quality in Quality], 0)
+    for device in status["devices"]:
+        for tag in device["tags"]:
+            qualities[tag["quality"],] += 1
+    yield _gauge("tags", qualities, "quality")
+    yield from _connections(agent, status)
+    yield from _journal(status)
+    yield from _sinks(agent, status)
+
+
+def _connections(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+    rows = status["connections"]
+    yield _gauge("connection_up", {(row["conn"],): row["connected"] for row in rows}, "conn")
+    yield _counter("scans", {(row["conn"],): row["scans"] for row in rows}, "conn")
+    yield _counter("scan_overruns", {(row["conn"],): row["overruns"] for row in rows}, "conn")
+    yield _counter("requests", {(row["conn"],): row["requests"] for row in rows}, "conn")
+    yield _counter("samples_read", {(row["conn"],): row["samples"] for row in rows}, "conn")
+    yield _counter(
+        "samples_suppressed", {(row["conn"],): row["suppressed"] for row in rows}, "conn"
+    )
+    yield _counter("values_bad", {(row["conn"],): row["bad"] for row in rows}, "conn")
+    yield _counter(
+        "reading_paused_seconds", {(row["conn"],): row["paused_s"] for row in rows}, "conn"
+    )
+    errors = {(row["conn"], kind): count for row in rows for kind, count in row["errors"].items()}
+    yield _counter("request_errors", errors, "conn", "kind")
+    pollers = agent.pollers
+    yield _histogram("scan_late_seconds", {p.name: p.counters.late for p in pollers}, "conn")
+    yield _histogram("request_seconds", {p.name: p.counters.request_time for p in pollers}, "conn")
+
+
+def _journal(status: AgentStatus) -> Iterator[Metric]:
+    journal = status["journal"]
+    yield _counter("samples_taken", {(): journal["taken"]})
+    yield _gauge("journal_bytes", {(): journal["bytes_used"]})
+    yield _gauge("journal_bytes_max", {(): journal["bytes_max"]})
+    yield _gauge("journal_uncommitted_samples", {(): journal["uncommitted"]})
+    yield _gauge("journal_full", {(): journal["full"]})
+    yield _gauge("journal_disk_full", {(): journal["disk_full"]})
+    yield _counter("journal_salvages", {(): journal["salvages"]})
+
+
+def _sinks(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+    rows = status["sinks"]
+    yield _gauge("sink_up", {(row["name"],): row["connected"] for row in rows}, "sink")
+    yield _counter("sink_delivered_samples", {(r["name"],): r["delivered"] for r in rows}, "sink")
+    yield _counter("sink_duplicate_samples", {(r["name"],): r["duplicates"] for r in rows}, "sink")
+    yield _gauge("sink_quarantined_samples", {(r["name"],): r["quarantined"] for r in rows}, "sink")
+    yield _counter("sink_lost_samples", {(r["name"],): r["lost"] for r in rows}, "sink")
+    yield _gauge("sink_pending_samples", {(r["name"],): r["pending"] for r in rows}, "sink")
+    yield _gauge("sink_oldest_seconds", {(r["name"],): r["lag_s"] for r in rows}, "sink")
+    failures = {(r["name"], kind): count for r in rows for kind, count in r["failures"].items()}
+    yield _counter("sink_failures", failures, "sink", "kind")
+    runners = agent.runners
+    yield _histogram(
+        "sink_delivery_seconds", {r.sink.name: r.counters.delivery_time for r in runners}, "sink"
+    )
+    yield _histogram("sink_lag_seconds", {r.sink.name: r.counters.lag for r in runners}, "sink")
+
+
+Values = Mapping[Any, float]
+"""By the values of its labels."""
+
+
+def _gauge(name: str, values: Values, *labels: str) -> Metric:
+    family = GaugeMetricFamily(f"edge_agent_{name}", METRICS[f"edge_agent_{name}"], labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, float(value))
+    return family
+
+
+def _counter(name: str, values: Values, *labels: str) -> Metric:
+    family = CounterMetricFamily(f"edge_agent_{name}", METRICS[f"edge_agent_{name}"], labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, float(value))
+    return family
+
+
+def _histogram(name: str, values: Mapping[str, Histogram], label: str) -> Metric:
+    family = HistogramMetricFamily(
+        f"edge_agent_{name}", METRICS[f"edge_agent_{name}"], labels=[label]
+    )
+    for key, histogram in values.items():
+        seen = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*histogram.bounds, "+Inf"), histogram.counts, strict=True):
+            seen += count
+            buckets.append((str(bound), float(seen)))
+        family.add_metric([key], buckets=buckets, sum_value=histogram.sum)
+    return family

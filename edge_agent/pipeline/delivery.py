@@ -1,0 +1,240 @@
+"""The delivery runner: from the journal to one sink, whatever happens in between.
+
+Each sink has a runner and a task of its own, so that one that is down, slow or refusing does not
+delay another. The runner owns everything that has to do with time and repetition; the sink only
+ever makes one attempt (sinks/base.py).
+
+* Batches are read in order, up to ``samples_max`` at a time, and stay claimed in the journal until
+  they are acknowledged or given back.
+* Whatever a sink raises, the batches are handed to it again after a pause (``TransientError`` and
+  unclassed errors) or acknowledged with the refused samples in quarantine (``RejectedRows``).
+* An error that nobody classed is a fault in a sink. It must not stop the sink for ever: after
+  ``FAULTS_MAX`` of them on the same batch, handed over alone, that batch goes to the quarantine.
+* Killed at any point: what was not acknowledged is delivered again. A new journal file (salvage)
+  is noticed by its id; what was being delivered is forgotten, since it is in the new file too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from edge_agent.errors import (
+    EdgeAgentError,
+    FaultError,
+    RejectedRow,
+    RejectedRows,
+    contained,
+)
+from edge_agent.journal import Journal, Quarantined
+from edge_agent.metrics import SinkCounters
+from edge_agent.model import Batch
+from edge_agent.schedule import Backoff
+from edge_agent.sinks.base import JournalIdentity, Pace, Sink
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 15.0
+DELIVER_TIMEOUT_S = 60.0
+"""Last resort: sinks have tighter limits of their own, and this one sees that none is missing."""
+CLOSE_TIMEOUT_S = 5.0
+BACKOFF_FIRST_S = 0.25
+BACKOFF_MAX_S = 15.0
+"""A destination that returns is noticed within this time."""
+FAULTS_MAX = 5
+IDLE_WAIT_S = 1.0
+BACKLOG_ENTRIES = 10
+"""With more waiting than this a sink is behind, and gathering would only delay it further."""
+
+
+class DeliveryRunner:
+    """Moves one sink's cursor through the journal."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        journal: Journal,
+        *,
+        agent_id: str,
+        pace: Pace,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.sink = sink
+        self.counters = SinkCounters()
+        self.connected = False
+        self.error: str | None = None
+        """Why the last attempt failed; None while all is well."""
+        self.error_since_ms: int | None = None
+        self.oldest_ts_ms: int | None = None
+        """Time of the oldest sample that is being delivered; None when there is none."""
+        self._journal = journal
+        self._agent_id = agent_id
+        self._pace = pace
+        self._now_ms = now_ms
+        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        self._faults: tuple[int, int] = (0, 0)  # sequence, times
+        self._draining = False
+        self._idle = asyncio.Event()
+
+    def drain(self) -> None:
+        """Deliver without waiting for more to gather: the agent is about to stop."""
+        self._draining = True
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until the sink has acknowledged everything that is durable, at most so long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._waiting_entries:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        return not self._waiting_entries
+
+    async def run(self) -> None:
+        """Deliver for ever. Ends only by cancellation."""
+        while True:
+            try:
+                await self._open()
+                await self._deliver_all()
+            except (EdgeAgentError, TimeoutError) as error:
+                self._failed(error)
+            finally:
+                await self._close()
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _open(self) -> None:
+        identity = JournalIdentity(self._agent_id, self._journal.journal_id)
+        with contained("open"):
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self.sink.open(identity)
+        self.connected = True
+
+    async def _close(self) -> None:
+        self.connected = False
+        self._journal.release(self.sink.name)
+        try:
+            with contained("close"):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.sink.close()
+        except (EdgeAgentError, TimeoutError) as error:
+            log.warning("%s: did not close properly: %r", self.sink.name, error)
+
+    async def _deliver_all(self) -> None:
+        """Deliver until something fails, or the journal is replaced."""
+        loop = asyncio.get_running_loop()
+        journal_id = self._journal.journal_id
+        flushed_at = loop.time()
+        while self._journal.journal_id == journal_id:
+            gather_s = flushed_at + self._pace.flush_interval_s - loop.time()
+            if gather_s > 0 and not self._draining and self._waiting_entries < BACKLOG_ENTRIES:
+                await asyncio.sleep(min(gather_s, IDLE_WAIT_S))
+                continue
+            flushed_at = loop.time()
+            batches = await self._journal.read(
+                self.sink.name, samples_max=1 if self._faults[1] else self._pace.samples_max
+            )
+            if batches:
+                await self._deliver(batches, journal_id)
+            else:
+                self.oldest_ts_ms = None
+                self._recovered()
+                self._idle.set()
+                await self._journal.wait(IDLE_WAIT_S)
+
+    @property
+    def _waiting_entries(self) -> int:
+        return max(self._journal.last_sequence - self._journal.position(self.sink.name), 0)
+
+    async def _deliver(self, batches: Sequence[Batch], journal_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.oldest_ts_ms = batches[0].first_ts_ms
+        started = loop.time()
+        rejected: list[Quarantined] = []
+        try:
+            with contained("deliver"):
+                async with asyncio.timeout(DELIVER_TIMEOUT_S):
+                    duplicates = await self.sink.deliver(batches)
+        except RejectedRows as refusal:
+            duplicates = refusal.duplicates
+            rejected = _quarantined(batches, refusal.rows)
+            log.warning("%s: %s", self.sink.name, refusal)
+        except FaultError as fault:
+            duplicates = 0
+            rejected = self._judge(fault, batches)
+        if self._journal.journal_id != journal_id:
+            return
+        self._journal.acknowledge(self.sink.name, batches, duplicates=duplicates, rejected=rejected)
+        samples = sum(map(len, batches))
+        counters = self.counters
+        counters.deliveries += 1
+        counters.delivered += samples - len(rejected)
+        counters.duplicates += duplicates
+        counters.rejected += len(rejected)
+        counters.delivery_time.observe(loop.time() - started)
+        now_ms = self._now_ms()
+        for batch in batches:
+            counters.lag.observe(max(now_ms - batch.last_ts_ms, 0) / 1000, len(batch))
+        self._faults = (0, 0)
+        self._recovered()
+
+    def _judge(self, fault: FaultError, batches: Sequence[Batch]) -> list[Quarantined]:
+        """Count a fault; once too often on one batch, give that batch up for good."""
+        sequence = batches[0].sequence
+        times = self._faults[1] + 1 if self._faults[0] == sequence else 1
+        self._faults = (sequence, times)
+        self.counters.failures["fault"] += 1
+        log.debug("%s: fault", self.sink.name, exc_info=fault)
+        if times < FAULTS_MAX or len(batches) > 1:
+            raise fault
+        log.error(
+            "%s: gives up batch %d after %d faults: %s", self.sink.name, sequence, times, fault
+        )
+        rows = [RejectedRow(sequence, index, str(fault)) for index in range(len(batches[0]))]
+        return _quarantined(batches, rows)
+
+    def _failed(self, error: Exception) -> None:
+        stage = "deliver" if self.connected else "open"
+        self.counters.failures[stage] += 1
+        text = str(error) or "no answer in time"
+        hint = getattr(error, "hint", "")
+        first = self.error is None
+        if first:
+            self.error_since_ms = self._now_ms()
+        self.error = f"{text}; {hint}" if hint else text
+        level = logging.WARNING if first else logging.DEBUG
+        log.log(level, "%s: %s failed, will try again: %s", self.sink.name, stage, self.error)
+
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        if self.error is not None:
+            down_s = (self._now_ms() - (self.error_since_ms or 0)) / 1000
+            log.info("%s: delivers again after %.1f s", self.sink.name, down_s)
+            self.error = self.error_since_ms = None
+
+
+def _quarantined(batches: Sequence[Batch], rows: Sequence[RejectedRow]) -> list[Quarantined]:
+    """The samples that rows name."""
+    by_sequence = {batch.sequence: batch for batch in batches}
+    found = []
+    for row in rows:
+        batch = by_sequence[row.sequence]
+        found.append(
+            Quarantined(
+                series_id=batch.series_ids[row.index],
+                ts_ms=_time_of(batch, row.index),
+                value=batch.values[row.index],
+                reason=row.reason,
+            )
+        )
+    return found
+
+
+def _time_of(batch: Batch, index: int) -> int:
+    at = 0
+    for ts_ms, count in batch.runs:
+        at += count
+        if index < at:
+            return ts_ms
+    raise IndexError(index)

@@ -1,0 +1,82 @@
+"""`python -m edge_agent.simulator MAP`: a process that answers for a map until SIGTERM.
+
+Prints one line of JSON to standard output when it listens, problems to standard error. Exit
+codes: 0 ended by SIGTERM or SIGINT, 1 an address could not be listened on, 2 the map is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from edge_agent import address_map, protocols
+from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.simulator.modbus_server import ModbusSimulator
+
+SHOWN_UNSERVED_MAX = 10
+"""Lines about tags that nobody answers for; a whole map of another protocol says enough so."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent.simulator", description="Modbus PLCs that answer for a map."
+    )
+    parser.add_argument("map", type=Path, help="address map (.csv or .xlsx)")
+    parser.add_argument("--host", help="listen here instead of on the hosts of the map")
+    parser.add_argument("--port", type=int, help="first port, instead of those of the map; 0: any")
+    options = parser.parse_args(arguments)
+    try:
+        tags = address_map.load(options.map, protocols.load).tags
+        simulator = ModbusSimulator(
+            tags, syntax=protocols.load, host=options.host, port=options.port
+        )
+        _report_unserved(simulator)
+        uvloop.run(_run(simulator))
+    except EdgeAgentError as error:
+        print(f"{error}\n{error.hint}".rstrip(), file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+async def _run(simulator: ModbusSimulator) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with simulator:
+        print(json.dumps({"listening": describe(simulator)}), flush=True)
+        await stopped.wait()
+
+
+def describe(simulator: ModbusSimulator) -> list[dict[str, object]]:
+    """What listens where, ready for JSON."""
+    return [
+        {
+            "host": listener.host,
+            "port": listener.port,
+            "conns": listener.conns,
+            "unit_ids": listener.unit_ids,
+            "tags": len(listener.tags),
+        }
+        for listener in simulator.connections
+    ]
+
+
+def _report_unserved(simulator: ModbusSimulator) -> None:
+    unserved = simulator.unserved
+    for tag, reason in unserved[:SHOWN_UNSERVED_MAX]:
+        print(f"not simulated: {'/'.join(tag.key)}: {reason}", file=sys.stderr)
+    if len(unserved) > SHOWN_UNSERVED_MAX:
+        print(f"... and {len(unserved) - SHOWN_UNSERVED_MAX} more", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

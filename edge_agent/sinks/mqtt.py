@@ -1,0 +1,250 @@
+"""The MQTT sink: every sample as one message, confirmed by the broker.
+
+Guarantee: at least once, in order per tag, QoS 1, each PUBACK's reason code checked. A message
+that the broker refuses (an ACL, its size limit) is a rejected row with the broker's reason; it is
+never taken for delivered. Mosquitto's own queues are not part of the guarantee.
+
+Duplicates are kept few: after a failure the sink remembers how far the broker had confirmed, and
+skips that part when the same batches come again. A restart of the agent forgets it.
+
+Status: the retained topic ``edge-agent/{agent_id}/status`` says ``online``, or ``offline`` with
+the reason ``stopped`` (closed on purpose) or ``connection lost`` (the last will).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mqtt5
+import orjson
+
+from edge_agent import __version__
+from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
+from edge_agent.model import Batch
+from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sinks.message import MessageRenderer, Messages
+from edge_agent.sinks.mqtt_publisher import (
+    ACK_TIMEOUT_S,
+    INCOMING_BYTES_MAX,
+    KEEP_ALIVE_S,
+    Publisher,
+)
+from edge_agent.sinks.mqtt_window import PublishWindow
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(slots=True)
+class _Confirmed:
+    """How far the broker has answered for a batch that is not delivered yet."""
+
+    length: int
+    count: int
+    rejected: list[RejectedRow] = field(default_factory=list)
+
+
+class MqttSink:
+    """Delivers to one MQTT 5 broker. The constructor does no I/O.
+
+    Raises ``ConfigError`` for an address or a combination of settings that can't work.
+    """
+
+    name = "mqtt"
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        url: str,
+        username: str | None = None,
+        password: str | None = None,
+        ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
+        version: str = __version__,
+        ack_timeout_s: float = ACK_TIMEOUT_S,
+    ) -> None:
+        self._scheme, self._host, self._port = parse_url(url)
+        if self._scheme == "mqtt" and (ca_file or cert_file or key_file):
+            raise ConfigError(
+                "mqtt.url: ca_file, cert_file and key_file need TLS; write mqtts:// or remove them"
+            )
+        if key_file and not cert_file:
+            raise ConfigError("mqtt.key_file: needs mqtt.cert_file, the certificate it belongs to")
+        self._agent_id = agent_id
+        self._version = version
+        self._username = username
+        self._password = password
+        self._ca_file = ca_file
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._ack_timeout_s = ack_timeout_s
+        self._status_topic = f"edge-agent/{agent_id}/status"
+        self._status_was_refused = False
+        self._publisher: Publisher | None = None
+        self._renderer = MessageRenderer()
+        self._journal: JournalIdentity | None = None
+        self._confirmed: dict[int, _Confirmed] = {}
+
+    async def open(self, journal: JournalIdentity) -> None:
+        """Make one attempt to connect and say ``online``. Raises ``TransientError``."""
+        await self.close()
+        if journal != self._journal:
+            self._journal = journal
+            self._confirmed.clear()
+        self._renderer = MessageRenderer()  # series ids mean something within one journal only
+        tls = await asyncio.to_thread(self._tls_context) if self._scheme == "mqtts" else None
+        self._publisher = await Publisher.connect(
+            self._host,
+            self._port,
+            self._login(),
+            tls=tls,
+            ack_timeout_s=self._ack_timeout_s,
+        )
+        await self._announce(self._publisher)
+
+    async def deliver(self, batches: Sequence[Batch]) -> int:
+        """Publish all samples and wait for every PUBACK.
+
+        Returns how many the broker had confirmed in an earlier, failed attempt. Raises
+        ``TransientError``, or ``RejectedRows`` with the broker's reason for each refused message.
+        """
+        if self._publisher is None:
+            raise TransientError("the MQTT sink is not open")
+        if batches and batches[0].sequence not in self._confirmed:
+            self._confirmed.clear()  # not the batches of the failed attempt
+        confirmed = [self._confirmed_of(batch) for batch in batches]
+        had = [so_far.count - len(so_far.rejected) for so_far in confirmed]
+        starts = [so_far.count for so_far in confirmed]
+        window = self._publisher.window(self._render(batches, starts))
+        try:
+            await self._publisher.publish(window)
+        finally:
+            self._confirmed = _progress(batches, confirmed, window)
+        self._confirmed = {}
+        rejected = [row for so_far in confirmed for row in so_far.rejected]
+        if rejected:
+            raise RejectedRows(rejected, duplicates=sum(had))
+        return sum(had)
+
+    async def close(self) -> None:
+        """Say ``offline`` and hang up. Never raises; takes a bounded time."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            farewell = mqtt5.PublishPacket(
+                self._status_topic, self._status("offline", "stopped"), retain=True
+            )
+            await publisher.close(farewell.write())
+
+    def _confirmed_of(self, batch: Batch) -> _Confirmed:
+        # A batch that the journal has thinned out meanwhile is another one.
+        known = self._confirmed.get(batch.sequence)
+        if known is None or known.length != len(batch):
+            return _Confirmed(len(batch), 0)
+        return known
+
+    def _render(self, batches: Sequence[Batch], starts: Sequence[int]) -> Iterator[Messages]:
+        for batch, start in zip(batches, starts, strict=True):
+            yield from self._renderer.render(batch, start)
+
+    async def _announce(self, publisher: Publisher) -> None:
+        message = Messages([self._status_topic.encode()], [self._status("online")])
+        window = publisher.window([message], retain=True)
+        await publisher.publish(window)
+        refused = bool(window.refused)
+        if refused and not self._status_was_refused:
+            logger.warning(
+                "status topic refused, samples are delivered all the same; topic=%s reason=%s",
+                self._status_topic,
+                window.refused[0],
+            )
+        self._status_was_refused = refused
+
+    def _status(self, status: str, reason: str | None = None) -> bytes:
+        message = {"status": status, "agent": self._agent_id, "version": self._version}
+        return orjson.dumps(message | ({"reason": reason} if reason else {}))
+
+    def _login(self) -> mqtt5.ConnectPacket:
+        return mqtt5.ConnectPacket(
+            f"edge-agent-{self._agent_id}",
+            username=self._username,
+            password=self._password.encode() if self._password is not None else None,
+            clean_start=True,
+            keep_alive=KEEP_ALIVE_S,
+            max_packet_size=INCOMING_BYTES_MAX,
+            will=mqtt5.Will(
+                self._status_topic,
+                payload=self._status("offline", "connection lost"),
+                qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain=True,
+            ),
+        )
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """Reads the files, so it does not belong on the event loop."""
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+            if self._cert_file:
+                # An empty password makes an encrypted key an error; without it OpenSSL asks on
+                # the terminal and waits.
+                context.load_cert_chain(self._cert_file, self._key_file, password="")
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise TransientError(
+                f"broker {self._host}:{self._port}: cannot load the TLS files: {error}",
+                hint="check ca_file, cert_file and key_file of [mqtt]: PEM, readable, key not"
+                " encrypted",
+            ) from error
+        return context
+
+
+def parse_url(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of ``mqtt://host[:port]`` or ``mqtts://host[:port]``.
+
+    Raises ``ConfigError``, in a text that does not repeat the address if it holds a password.
+    """
+    allowed = "allowed: mqtt://host[:port] or mqtts://host[:port]"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if host:
+            host.encode("idna")
+    except ValueError as error:
+        raise ConfigError(f"mqtt.url: {error}; {allowed}") from error
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("mqtt.url: no user or password here; use mqtt.username, mqtt.password")
+    if parts.scheme not in DEFAULT_PORTS or not host or port == 0:
+        raise ConfigError(f"mqtt.url: {url!r} is not a broker's address; {allowed}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ConfigError(f"mqtt.url: nothing may follow the port in {url!r}; {allowed}")
+    return parts.scheme, host, port or DEFAULT_PORTS[parts.scheme]
+
+
+def _progress(
+    batches: Sequence[Batch], confirmed: Sequence[_Confirmed], window: PublishWindow
+) -> dict[int, _Confirmed]:
+    """Add a window's answers to what was confirmed before; by sequence.
+
+    Counts only the answers before the first missing one: what lies behind comes again.
+    """
+    to_send = [so_far.length - so_far.count for so_far in confirmed]
+    ends = list(accumulate(to_send))
+    starts = [so_far.count for so_far in confirmed]
+    for position in sorted(window.refused):
+        if position < window.answered:
+            which = bisect_right(ends, position)
+            index = starts[which] + position - (ends[which] - to_send[which])
+            row = RejectedRow(batches[which].sequence, index, window.refused[position])
+            confirmed[which].rejected.append(row)
+    for so_far, end, size in zip(confirmed, ends, to_send, strict=True):
+        so_far.count += max(0, min(size, window.answered - (end - size)))
+    return {batch.sequence: so_far for batch, so_far in zip(batches, confirmed, strict=True)}

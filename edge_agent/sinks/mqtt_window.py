@@ -1,0 +1,227 @@
+"""QoS 1 in a sliding window: framing, packet ids and PUBACKs. Pure.
+
+Guarantee: a message counts as answered when the broker's PUBACK for it has come, and as refused
+when that PUBACK's reason code is an error (128 and above). 3.1.1 has no such code, which is why
+nothing older than MQTT 5 is spoken.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import repeat
+
+from edge_agent.sinks.message import Messages
+
+PACKET_IDS_MAX = 2_048
+"""Packet ids in use; more than any window, so that an id names one unanswered message."""
+
+PUBACK_BYTES_MIN = 4
+"""Type, length and packet id; a reason code adds one byte, properties more."""
+
+REFUSED_MIN = 128
+"""Reason codes from here on are errors. 16, "no matching subscribers", is not."""
+
+_PUBACK = 0x40
+_PUBLISH_QOS1 = 0x32
+_RETAIN = 0x01
+
+# Packet id and the empty list of properties that follows it, by position in the window.
+_IDS = [packet_id.to_bytes(2, "big") + b"\x00" for packet_id in range(1, PACKET_IDS_MAX + 1)]
+
+# MQTT 5.0, 2.4. Kept here because brokers use codes where the standard has no place for them:
+# Mosquitto answers a message over its size limit with 149 in a PUBACK.
+_REASONS = {
+    128: "unspecified error",
+    129: "malformed packet",
+    130: "protocol error",
+    131: "implementation specific error",
+    132: "unsupported protocol version",
+    133: "client id not valid",
+    134: "bad user name or password",
+    135: "not authorized",
+    136: "server unavailable",
+    137: "server busy",
+    138: "banned",
+    139: "server shutting down",
+    140: "bad authentication method",
+    141: "keep alive timeout",
+    142: "session taken over",
+    143: "topic filter invalid",
+    144: "topic name invalid",
+    145: "packet id in use",
+    146: "packet id not found",
+    147: "receive maximum exceeded",
+    148: "topic alias invalid",
+    149: "packet too large",
+    150: "message rate too high",
+    151: "quota exceeded",
+    152: "administrative action",
+    153: "payload format invalid",
+    154: "retain not supported",
+    155: "QoS not supported",
+    156: "use another server",
+    157: "server moved",
+    159: "connection rate exceeded",
+    160: "maximum connect time",
+}
+
+
+def reason_in_words(code: int, text: str | None = None) -> str:
+    """``not authorized (135)``, and the broker's own text where it sent one."""
+    words = f"{_REASONS.get(code, 'unknown reason')} ({code})"
+    return f"{words}: {text}" if text else words
+
+
+@lru_cache(maxsize=4_096)  # one entry per length of packet, and lengths hardly differ
+def _fixed_header(first_byte: int, remaining: int) -> bytes:
+    """MQTT 5.0, 2.1: packet type and flags, then the length in groups of seven bits."""
+    header = bytearray([first_byte])
+    while remaining > 0x7F:
+        header.append(remaining & 0x7F | 0x80)
+        remaining >>= 7
+    header.append(remaining)
+    return bytes(header)
+
+
+@lru_cache(maxsize=16_384)  # the topics of a large map
+def _string(text: bytes) -> bytes:
+    """MQTT 5.0, 1.5.4: two bytes of length, then UTF-8."""
+    return len(text).to_bytes(2, "big") + text
+
+
+class PublishWindow:
+    """Messages numbered from 0, as far as they were sent and answered. No I/O.
+
+    ``answered`` counts the messages before the first unanswered one; ``refused`` gives the reason
+    of those that the broker, or its known limits, did not let through. At most ``size`` messages
+    are sent and unanswered at any time.
+    """
+
+    def __init__(
+        self,
+        portions: Iterable[Messages],
+        *,
+        size: int,
+        packet_bytes_max: int | None = None,
+        retain: bool = False,
+    ) -> None:
+        self.answered = 0
+        self.sent = 0
+        self.refused: dict[int, str] = {}
+        self._portions: Iterator[Messages] = iter(portions)
+        self._first_byte = _PUBLISH_QOS1 | (_RETAIN if retain else 0)
+        self._size = size
+        self._packet_bytes_max = packet_bytes_max
+        self._exhausted = False
+        self._packets: list[bytes] = []
+        self._next = 0
+        # Answered out of order, or refused before they were sent.
+        self._ahead: set[int] = set()
+
+    @property
+    def done(self) -> bool:
+        """Whether every message has its answer."""
+        return self._exhausted and self.answered == self.sent
+
+    @property
+    def unanswered(self) -> int:
+        """How many PUBACKs are due."""
+        return self.sent - self.answered - len(self._ahead)
+
+    def take(self) -> bytes:
+        """The packets that may be sent now; they count as sent."""
+        taken: list[bytes] = []
+        while (free := self._size - (self.sent - self.answered)) > 0 and self._load():
+            packets = self._packets[self._next : self._next + free]
+            self._next += len(packets)
+            self.sent += len(packets)
+            taken += packets
+            self._close_gaps()
+        return b"".join(taken)
+
+    def acknowledge(self, data: bytes) -> int:
+        """Take the short PUBACKs at the head of ``data``; returns how many bytes they were.
+
+        Short is one without properties, which is what brokers send. Raises ``ValueError`` for one
+        that nobody waits for.
+        """
+        at, end = 0, len(data)
+        answered = self.answered
+        while end - at >= PUBACK_BYTES_MIN and data[at] == _PUBACK:
+            remaining = data[at + 1]
+            if remaining == 2:
+                code = 0
+            elif remaining == 3 and end - at > PUBACK_BYTES_MIN:
+                code = data[at + 4]
+            else:
+                break
+            packet_id = data[at + 2] << 8 | data[at + 3]
+            in_order = packet_id == answered % PACKET_IDS_MAX + 1 and answered < self.sent
+            if in_order and code < REFUSED_MIN and not self._ahead:
+                answered += 1
+            else:
+                self.answered = answered
+                self.answer(packet_id, code)
+                answered = self.answered
+            at += 2 + remaining
+        self.answered = answered
+        return at
+
+    def answer(self, packet_id: int, code: int, text: str | None = None) -> None:
+        """Note one answer. Raises ``ValueError`` for one that nobody waits for."""
+        position = self.answered + (packet_id - 1 - self.answered) % PACKET_IDS_MAX
+        expected = 0 < packet_id <= PACKET_IDS_MAX and position < self.sent
+        if not expected or position in self._ahead:
+            raise ValueError(f"PUBACK for packet id {packet_id}, which is not in flight")
+        if code >= REFUSED_MIN:
+            self.refused[position] = f"broker: {reason_in_words(code, text)}"
+        self._ahead.add(position)
+        self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        while self.answered in self._ahead and self.answered < self.sent:
+            self._ahead.remove(self.answered)
+            self.answered += 1
+
+    def _load(self) -> bool:
+        """Whether there is a packet to send; frames the next portion if need be."""
+        while self._next == len(self._packets) and not self._exhausted:
+            portion = next(self._portions, None)
+            if portion is None:
+                self._exhausted = True
+            else:
+                self._packets, self._next = self._frame(portion), 0
+        return self._next < len(self._packets)
+
+    def _frame(self, portion: Messages) -> list[bytes]:
+        """PUBLISH packets (MQTT 5.0, 3.3); an empty one where it must not be sent."""
+        count = len(portion.topics)
+        offset = self.sent % PACKET_IDS_MAX
+        ids = (_IDS * (2 + count // PACKET_IDS_MAX))[offset : offset + count]
+        topics = list(map(_string, portion.topics))
+        body_lengths = map(operator.add, map(len, topics), map(len, portion.payloads))
+        remaining = map(operator.add, body_lengths, repeat(len(_IDS[0])))
+        headers = map(_fixed_header, repeat(self._first_byte), remaining)
+        packets = list(map(b"".join, zip(headers, topics, ids, portion.payloads)))  # noqa: B905
+        self._withhold(portion, packets)
+        return packets
+
+    def _withhold(self, portion: Messages, packets: list[bytes]) -> None:
+        """Refuse what the broker is known to hang up over."""
+        limit = self._packet_bytes_max
+        if limit is not None and max(map(len, packets), default=0) > limit:
+            for index, packet in enumerate(packets):
+                if len(packet) > limit:
+                    reason = f"packet too large: {len(packet)} bytes, the broker takes {limit}"
+                    self._refuse(index, reason, packets)
+        if b"" in portion.topics:
+            for index, topic in enumerate(portion.topics):
+                if not topic:
+                    self._refuse(index, "topic name invalid: site, device or tag", packets)
+
+    def _refuse(self, index: int, reason: str, packets: list[bytes]) -> None:
+        packets[index] = b""
+        self.refused[self.sent + index] = reason
+        self._ahead.add(self.sent + index)

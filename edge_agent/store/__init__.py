@@ -1,0 +1,75 @@
+"""The embedded store: a history in one SQLite file, for who has no database at all.
+
+`sinks/store.py` writes it, `upkeep.py` and `fold.py` keep it in order, `reader.py` reads it from
+any process, `layout.py` says what the bytes mean. This page is the design.
+
+What it promises
+----------------
+1. A batch is delivered when its commit is durable (WAL, ``synchronous=FULL``), exactly once: the
+   journal cursor is written by the same transaction, and what lies at or below it is skipped.
+2. A series has one value per millisecond. If the same time comes twice, the later one wins.
+3. Minute and hour rows are what their samples say, in whatever order the samples came. (The one
+   exception: a repeated time whose raw sample has expired can't be recognised and counts twice.)
+4. A second process may read at any time. It never waits for the writer, nor the writer for it.
+5. The file has a hard size (``bytes_max``).
+
+Tables
+------
+======== ==========================================================================================
+series   id, site, line, device, tag, unit: ids of the store's own. A journal's ids mean nothing in
+         the next journal, so they are translated on the way in.
+cursor   per agent and journal: the last sequence number taken.
+tail     one blob per batch, columns as they came. Appending is all that a delivery does.
+raw      one blob per series and minute (a *slice*): times and values, strictly ascending.
+minute   per series and minute: average, least, greatest and last value, time of the last, count.
+hour     the same per hour.
+latest   per series, the newest sample that has left the tail.
+state    one row: the store's random id, and how far the fold under way has come.
+======== ==========================================================================================
+
+The key of raw, minute and hour is one integer, the *slot*: bucket number times 2**24 plus series
+id. New rows therefore go to the end of each table and expired ones leave from its beginning: SQLite
+writes few pages, which is what a memory card lives by. One series over a time range is a seek per
+bucket, about a microsecond each.
+
+Folding
+-------
+Once a minute has closed, its part of the tail is *folded*: samples are grouped by series and
+minute, merged with the slice that may be there already (late samples), and slice, minute, hour and
+latest are written. The fold takes a prefix of the tail, so that "the later one wins" holds. A batch
+whose times lie in the future (a device with a wrong clock) would hold up that prefix: whatever has
+been in the tail for two closings is folded too, minute closed or not.
+
+A fold is one transaction cut into steps of at most ``SLICES_PER_STEP`` slices, so that no delivery
+waits long behind it. Each step commits, with its rows, how many slices are done; tail rows go with
+the last step. After a crash the fold starts again from the same tail rows, groups them to the same
+slices in the same order, and goes on behind those that were done. Nothing is applied twice.
+
+A slice may have expired or been shed while its minute row is still there. This shows without any
+bookkeeping: the minute row counts more samples than the slice holds. Late samples are then combined
+with the row by weight. What a minute gained is combined into its hour in the same way; only a
+*changed* value (promise 2) makes the hour be computed anew from its minutes, if the counts say that
+all of them are still there.
+
+Invariant: where a slice is, its minute row is; where a minute row is, its hour row is. So slices
+are deleted first and hour rows last.
+
+Retention and size
+------------------
+raw_hours, minute_days, and ten years for hours, in steps of ``ROWS_PER_STEP``. Expiry trusts the
+wall clock only after an hour without a jump: one wrong clock must not erase a season. At nine
+tenths of ``bytes_max`` the oldest slices are shed before their time, then (with one hour of raw
+left) the oldest minutes. Freed pages are used again; when a quarter of the file is free it shrinks.
+The tail holds what two minutes bring.
+
+When things go wrong
+--------------------
+* kill -9, power loss: SQLite rolls back to the last commit; the runner hands the rest again.
+* Disk full, file locked by another writer, I/O error: ``TransientError``; the journal holds the
+  data and the runner comes back.
+* File damaged (SQLite says so): it is renamed to ``store.db.damaged-<UTC time>`` with its WAL, an
+  ERROR line says so, and a new store is begun. A damaged blob in a sound file (checksum) costs only
+  itself: its slice or batch is left out with an ERROR line.
+* File deleted or replaced under the agent: noticed at the next delivery, and a new one begun.
+* File of an unknown format: left alone, ``TransientError`` that says what to do.
+"""

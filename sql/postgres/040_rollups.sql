@@ -1,0 +1,121 @@
+-- plc_1m and plc_1h follow plc_raw, whoever writes it and in whatever order rows arrive.
+--
+-- A trigger lists the minutes that a statement touched (plc_dirty, in the writer's transaction);
+-- plc_rollup() recomputes exactly those minutes from plc_raw, and then their hours from plc_1m.
+-- Nothing is added up, so doing it twice, late or after a crash gives the same rows.
+
+SET LOCAL ROLE plc_owner;
+
+CREATE OR REPLACE FUNCTION public.plc_mark_dirty() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO public.plc_dirty (minute)
+    SELECT DISTINCT date_bin('1 minute', ts, 'epoch') FROM added;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER plc_mark_dirty
+    AFTER INSERT ON public.plc_raw REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION public.plc_mark_dirty();
+
+-- A mean that can't fail. PostgreSQL raises an error where a float overflows or underflows, and a
+-- FLOAT64 read with the wrong byte order may well be 1e308 or 1e-310: one such value would stop
+-- the rollup for ever. `total` is a sum of at most 1e7 values within +-1e300.
+CREATE OR REPLACE FUNCTION public.plc_mean(total double precision, samples numeric)
+RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN abs(total) < 1e-290 THEN 0 ELSE total / samples::double precision END;
+
+-- Recompute up to `minutes_max` touched minutes, newest first so that what is watched is fresh,
+-- and their hours. Returns how many touched minutes are left. A call that finds another one at
+-- work leaves everything to it.
+CREATE OR REPLACE FUNCTION public.plc_rollup(minutes_max integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Fresh rows are not in the statistics yet; a minute is always found best by its index.
+SET enable_seqscan = off SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    minutes timestamptz[];
+    start timestamptz;
+    horizon public.plc_horizon;
+BEGIN
+    IF pg_try_advisory_xact_lock(hashtextextended('plc_rollup', 0)) THEN
+        SELECT * INTO STRICT horizon FROM public.plc_horizon;
+        -- First take the entries, then read the rows, with a newer snapshot: a row that commits
+        -- in between is counted now and its own entry stays.
+        WITH taken AS (
+            DELETE FROM public.plc_dirty WHERE minute IN (
+                SELECT DISTINCT minute FROM public.plc_dirty ORDER BY 1 DESC LIMIT minutes_max
+            ) RETURNING minute
+        )
+        SELECT coalesce(array_agg(DISTINCT minute), '{}') INTO minutes FROM taken;
+        FOREACH start IN ARRAY minutes LOOP
+            PERFORM public.plc_roll_minute(start, start < horizon.raw_from);
+        END LOOP;
+        FOR start IN
+            SELECT DISTINCT date_bin('1 hour', minute, 'epoch') FROM unnest(minutes) AS minute
+        LOOP
+            PERFORM public.plc_roll_hour(start, start < horizon.minute_from);
+        END LOOP;
+    END IF;
+    RETURN (SELECT count(DISTINCT minute) FROM public.plc_dirty);
+END
+$$;
+
+-- `final`: rows of this minute have been removed already; keep what was computed from them.
+CREATE OR REPLACE FUNCTION public.plc_roll_minute(start timestamptz, final boolean) RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO public.plc_1m AS old
+    SELECT start, spread.site, latest.line, spread.device, spread.tag, latest.unit,
+           spread.mean, spread.lowest, spread.highest, latest.value, spread.samples
+    FROM (
+        SELECT site, device, tag,
+               public.plc_mean(sum(greatest(-1e300, least(1e300, value))), count(*)) AS mean,
+               min(value) AS lowest, max(value) AS highest,
+               count(*) AS samples, max(ts) AS ts
+        FROM public.plc_raw
+        WHERE ts >= start AND ts < start + interval '1 minute'
+        GROUP BY site, device, tag
+    ) AS spread
+    JOIN public.plc_raw AS latest USING (site, device, tag, ts)
+    WHERE latest.ts >= start AND latest.ts < start + interval '1 minute'
+    ON CONFLICT (site, device, tag, bucket) DO UPDATE SET
+        line = excluded.line, unit = excluded.unit, avg_value = excluded.avg_value,
+        min_value = excluded.min_value, max_value = excluded.max_value,
+        last_value = excluded.last_value, samples = excluded.samples
+    WHERE NOT final AND old IS DISTINCT FROM excluded
+$$;
+
+-- The same for an hour, from its minutes. The mean is weighted by samples.
+CREATE OR REPLACE FUNCTION public.plc_roll_hour(start timestamptz, final boolean) RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO public.plc_1h AS old
+    SELECT start, spread.site, latest.line, spread.device, spread.tag, latest.unit,
+           spread.mean, spread.lowest, spread.highest, latest.last_value, spread.samples
+    FROM (
+        SELECT site, device, tag,
+               public.plc_mean(sum(avg_value * samples), sum(samples)) AS mean,
+               min(min_value) AS lowest, max(max_value) AS highest,
+               sum(samples)::bigint AS samples, max(bucket) AS bucket
+        FROM public.plc_1m
+        WHERE bucket >= start AND bucket < start + interval '1 hour'
+        GROUP BY site, device, tag
+    ) AS spread
+    JOIN public.plc_1m AS latest USING (site, device, tag, bucket)
+    WHERE latest.bucket >= start AND latest.bucket < start + interval '1 hour'
+    ON CONFLICT (site, device, tag, bucket) DO UPDATE SET
+        line = excluded.line, unit = excluded.unit, avg_value = excluded.avg_value,
+        min_value = excluded.min_value, max_value = excluded.max_value,
+        last_value = excluded.last_value, samples = excluded.samples
+    WHERE NOT final AND old IS DISTINCT FROM excluded
+$$;
+
+REVOKE ALL ON FUNCTION
+    public.plc_mark_dirty(), public.plc_mean(double precision, numeric),
+    public.plc_roll_minute(timestamptz, boolean), public.plc_roll_hour(timestamptz, boolean),
+    public.plc_rollup(integer)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.plc_rollup(integer) TO ingest;

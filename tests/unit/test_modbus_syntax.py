@@ -1,0 +1,166 @@
+"""What the `conn` and `address` cells of a Modbus tag mean."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.model import Address, Limits, ValueType
+from edge_agent.protocols.modbus_syntax import ModbusConn, parse_address, parse_conn
+
+T = ValueType
+
+
+@pytest.mark.parametrize(
+    ("address", "value_type", "where"),
+    [
+        ("40001", T.INT16, Address("holding", 0)),
+        ("49999", T.INT16, Address("holding", 9998)),
+        ("400001", T.FLOAT32, Address("holding", 0, 2)),
+        ("465536", T.UINT16, Address("holding", 65535)),
+        ("465535", T.FLOAT32, Address("holding", 65534, 2)),
+        ("30001", T.FLOAT64, Address("input", 0, 4)),
+        ("10001", T.BOOL, Address("discrete", 0)),
+        ("00001", T.BOOL, Address("coil", 0)),
+        ("065536", T.BOOL, Address("coil", 65535)),
+        ("hr:0", T.INT8, Address("holding", 0)),
+        ("HR:0", T.BCD32, Address("holding", 0, 2)),
+        ("ir:65535", T.UINT8, Address("input", 65535)),
+        ("di:7", T.BOOL, Address("discrete", 7)),
+        ("co:65535", T.BOOL, Address("coil", 65535)),
+        ("40001", T.BOOL, Address("holding", 0)),
+        ("40001.0", T.BOOL, Address("holding", 0, 1, 0)),
+        ("40001.15", T.BOOL, Address("holding", 0, 1, 15)),
+        ("ir:9.10", T.BOOL, Address("input", 9, 1, 10)),
+    ],
+)
+def test_address(address: str, value_type: ValueType, where: Address) -> None:
+    """Modicon numbers count from 1, explicit ones from 0; the type gives the width."""
+    assert parse_address(address, value_type) == where
+
+
+@pytest.mark.parametrize(
+    ("address", "value_type", "message"),
+    [
+        ("", T.INT16, "not a Modbus address; allowed: 40001"),
+        ("1", T.BOOL, "00001 (coil)"),
+        ("0001", T.BOOL, "co:0"),
+        ("20001", T.INT16, "not a Modbus address"),
+        ("4000001", T.INT16, "not a Modbus address"),
+        ("40001.", T.BOOL, "not a Modbus address"),
+        ("40001.100", T.BOOL, "not a Modbus address"),
+        ("40001,3", T.BOOL, "not a Modbus address"),
+        ("hr:-1", T.INT16, "not a Modbus address"),
+        ("hr: 1", T.INT16, "not a Modbus address"),
+        ("xx:1", T.INT16, "not a Modbus address"),
+        ("４０００１", T.INT16, "not a Modbus address"),
+        ("40000", T.INT16, "out of range; allowed: 1 to 65536"),
+        ("465537", T.INT16, "out of range; allowed: 1 to 65536"),
+        ("hr:65536", T.INT16, "out of range; allowed: 0 to 65535"),
+        ("465536", T.FLOAT32, "FLOAT32 takes 2 registers and the area ends"),
+        ("hr:65533", T.INT64, "INT64 takes 4 registers"),
+        ("40001.16", T.BOOL, "bit 16; allowed: 0 to 15"),
+        ("40001.3", T.INT16, "one bit is a BOOL, not INT16"),
+        ("00001", T.INT16, "a coil holds a BOOL, not INT16"),
+        ("10001", T.FLOAT32, "a discrete holds a BOOL, not FLOAT32"),
+        ("00001.0", T.BOOL, "a coil is one bit already; leave out .0"),
+    ],
+)
+def test_bad_address(address: str, value_type: ValueType, message: str) -> None:
+    """An error names the cell's text and says what is allowed."""
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        parse_address(address, value_type)
+    assert str(caught.value).startswith(repr(address))
+
+
+@pytest.mark.parametrize(
+    ("conn", "parsed"),
+    [
+        ("tcp://10.0.0.5", ModbusConn("10.0.0.5", 502)),
+        ("tcp://plc-3.plant.local:1502/", ModbusConn("plc-3.plant.local", 1502)),
+        ("tcp://[fd00::5]:502", ModbusConn("fd00::5", 502)),
+        (
+            "tcp://h:1?timeout_ms=250&gap_max=0&registers_max=32&bits_max=64",
+            ModbusConn("h", 1, timeout_ms=250, gap_max=0, registers_max=32, bits_max=64),
+        ),
+    ],
+)
+def test_conn(conn: str, parsed: ModbusConn) -> None:
+    """Port and options have defaults."""
+    assert parse_conn(conn) == parsed
+
+
+def test_conn_names_the_place_without_its_options() -> None:
+    """Errors show host and port."""
+    assert str(parse_conn("tcp://h?gap_max=0")) == "tcp://h:502"
+    assert str(parse_conn("tcp://[::1]:7")) == "tcp://[::1]:7"
+
+
+@pytest.mark.parametrize(
+    ("conn", "message"),
+    [
+        ("", "expected tcp://HOST:PORT"),
+        ("10.0.0.5:502", "expected tcp://HOST:PORT"),
+        ("tcp://", "expected tcp://HOST:PORT"),
+        ("tcp://:502", "expected tcp://HOST:PORT"),
+        ("tcp://a b:502", "expected tcp://HOST:PORT"),
+        ("tcp://[::1:502", "expected tcp://HOST:PORT"),
+        ("tcp://h:port", "expected tcp://HOST:PORT"),
+        ("tcp://h:65536", "expected tcp://HOST:PORT"),
+        ("tcp://h..x:502", "expected tcp://HOST:PORT"),
+        ("tcp://h:0", "allowed: 1 to 65535"),
+        ("tcp://h/path", "more than host, port and options"),
+        ("tcp://user@h", "more than host, port and options"),
+        ("rtu:///dev/ttyUSB0?baudrate=9600", "not available in this version"),
+        ("rtu+tcp://h:4001", "not available in this version"),
+        ("tcp://h?baudrate=9600", "unknown option 'baudrate'; allowed: timeout_ms, gap_max"),
+        ("tcp://h?gap_max=1&gap_max=2", "option gap_max is given twice"),
+        ("tcp://h?gap_max", "gap_max=; allowed: 0 to 125"),
+        ("tcp://h?gap_max=-1", "gap_max=-1; allowed: 0 to 125"),
+        ("tcp://h?registers_max=126", "allowed: 1 to 125"),
+        ("tcp://h?bits_max=2001", "allowed: 1 to 2000"),
+        ("tcp://h?timeout_ms=1", "allowed: 10 to 60000"),
+        ("tcp://h?timeout_ms=1e3", "allowed: 10 to 60000"),
+    ],
+)
+def test_bad_conn(conn: str, message: str) -> None:
+    """An error says what is expected."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_conn(conn)
+
+
+def test_limits() -> None:
+    """The protocol's own limits by default; a gap of bits is 16 times a gap of registers."""
+    parsed = parse_conn("tcp://h")
+    assert parsed.limits("holding") == parsed.limits("input") == Limits(125, 10)
+    assert parsed.limits("coil") == parsed.limits("discrete") == Limits(2000, 160)
+    parsed = parse_conn("tcp://h?gap_max=2&registers_max=50&bits_max=16")
+    assert parsed.limits("holding") == Limits(50, 2)
+    assert parsed.limits("coil") == Limits(16, 32)
+
+
+@given(st.text(max_size=30) | st.from_regex(r"\Atcp://.{0,20}\Z"))
+def test_any_conn_is_parsed_or_refused(text: str) -> None:
+    """No text makes the parser fail in another way than ValueError."""
+    try:
+        parsed = parse_conn(text)
+    except ValueError:
+        return
+    assert 1 <= parsed.port <= 65535
+
+
+@given(
+    st.text(max_size=12) | st.from_regex(r"\A[0-4]?[0-9]{4,6}(\.[0-9]+)?\Z"),
+    st.sampled_from(ValueType),
+)
+def test_any_address_lies_in_its_area_or_is_refused(text: str, value_type: ValueType) -> None:
+    """Whatever is accepted can be asked of a device."""
+    try:
+        address = parse_address(text, value_type)
+    except ValueError:
+        return
+    assert 0 <= address.offset <= 65536 - address.width
+    assert address.bit is None or 0 <= address.bit <= 15

@@ -1,0 +1,87 @@
+"""The database address: what is accepted, and that no secret of it is ever shown; named SQL."""
+
+from __future__ import annotations
+
+import re
+
+import asyncpg
+import pytest
+
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.postgres import Dsn, translated_errors
+from edge_agent.sql_files import folder, queries, schema_files
+
+SECRET = "s3cr3t-w0rd"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://agent:{SECRET}@db.plant:5432/plc",
+        f"postgres://agent:{SECRET}@[::1]:5432/plc?sslmode=verify-full&sslrootcert=/ca.pem",
+        f"postgresql://agent@h1:5432,h2:5433/plc?password={SECRET}",
+        f"postgresql:///plc?host=/run/postgresql&sslpassword={SECRET}",
+    ],
+)
+def test_good_addresses_show_no_secret(text: str) -> None:
+    """repr and redacted messages have user, host and database only."""
+    dsn = Dsn(text)
+    assert dsn.reveal() == text
+    assert SECRET not in repr(dsn)
+    assert SECRET not in dsn.redact(f"cannot use {text}")
+    assert repr(dsn).endswith("/plc")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"agent:{SECRET}@db/plc", "must begin with postgresql://"),
+        (f"host=db password={SECRET}", "must begin with postgresql://"),
+        (f"postgresql://agent:{SECRET}/x@db/plc", "port must be a number"),
+        (f"postgresql://agent:x@db:{SECRET}/plc", "port must be a number"),
+        (f"postgresql://agent:{SECRET}@db:70000/plc", "port must be a number"),
+        (f"postgresql://agent:{SECRET}@[::1/plc", "not a URL"),
+        (f"postgresql://agent:{SECRET}@db/plc?sslmode=yes", "sslmode must be one of"),
+        (f"postgresql://agent:{SECRET}@db/plc?connect_timeout=5", "connect_timeout"),
+    ],
+)
+def test_bad_addresses_say_what_is_allowed(text: str, problem: str) -> None:
+    """The message has an example to copy and never quotes what may be the password."""
+    with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
+        Dsn(text)
+    assert "postgresql://USER:PASSWORD@HOST" in str(caught.value)
+    assert SECRET not in f"{caught.value} {caught.value.hint}"
+    assert caught.value.__cause__ is None
+
+
+def test_errors_are_translated_without_the_password() -> None:
+    """Whatever the library says, the secret in it is starred out and the cause is kept."""
+    dsn = Dsn(f"postgresql://agent:{SECRET}@db/plc")
+    with pytest.raises(TransientError, match=r"agent@db/plc: connect: bad \*\*\*") as caught:
+        with translated_errors(dsn, "connect"):
+            raise asyncpg.InterfaceError(f"bad {SECRET}")
+    assert isinstance(caught.value.__cause__, asyncpg.InterfaceError)
+
+
+def test_other_errors_pass() -> None:
+    """A bug is not a transient error."""
+    with pytest.raises(KeyError), translated_errors(Dsn("postgresql://db/plc"), "connect"):
+        raise KeyError("bug")
+
+
+def test_every_named_query_is_used_and_every_used_one_is_named() -> None:
+    """queries.sql and the package agree."""
+    package = folder().parent / "edge_agent"
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    used = set(
+        re.findall(r'queries\(\)\["(\w+)"\]|_in_transaction\(\s*connection, "(\w+)"', source)
+    )
+    assert {name or other for name, other in used} == set(queries())
+
+
+def test_schema_files_come_in_the_order_of_their_numbers() -> None:
+    """Common files and the flavour's are one sequence."""
+    names = [file.name.rpartition("/")[2] for file in schema_files("postgres")]
+    assert names == sorted(names)
+    assert len({name[:3] for name in names}) == len(names)
+    assert names[0] == "010_roles.sql"
