@@ -23,12 +23,12 @@ from edge_agent.model import AddressSyntax, ByteOrder, Tag, ValueType
 
 
 class Syntaxes:
-    """The protocols' own checks of `protocol`, `conn` and `address`, each asked once per text."""
+    """The protocols' own checks; a protocol or connection is asked once, however many rows name it."""
 
     def __init__(self, syntax: Callable[[str], type[AddressSyntax]]) -> None:
         self._syntax = syntax
         self._protocols: dict[str, type[AddressSyntax] | str] = {}
-        self._conns: dict[tuple[str, str], str] = {}
+        self._conns: dict[tuple[str, str], str | None] = {}
 
     def protocol(self, name: str) -> type[AddressSyntax]:
         """A protocol's syntax. Raises ``ValueError`` for one that nobody offers."""
@@ -46,14 +46,14 @@ class Syntaxes:
         """Raises ``ValueError`` with the driver's text."""
         key = (protocol, conn)
         if key not in self._conns:
+            self._conns[key] = None
             try:
                 self.protocol(protocol).parse_conn(conn)
             except ValueError as error:
                 self._conns[key] = str(error)
-            else:
-                self._conns[key] = ""
-        if self._conns[key]:
-            raise ValueError(self._conns[key])
+        complaint = self._conns[key]
+        if complaint is not None:
+            raise ValueError(complaint)
 
 
 Name = Annotated[str, AfterValidator(cells.name)]

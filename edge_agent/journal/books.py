@@ -6,8 +6,9 @@ All of it happens inside the transaction of whoever calls; nothing here commits.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from edge_agent.errors import JournalError
 from edge_agent.journal.entry import row_checksum
@@ -15,6 +16,7 @@ from edge_agent.journal.entry import row_checksum
 LEDGER_GAP_MS = 300_000
 """Losses of a tag that follow each other so closely are one row: one outage, one line."""
 LEDGER_ROWS_MAX = 200_000
+LEDGER_DAMAGED = "journal damaged: the ledger's row is gone"
 QUARANTINE_ROWS_MAX = 100_000
 BYTES_PER_LEDGER_ROW = 1024
 BYTES_PER_QUARANTINE_ROW = 2048
@@ -25,10 +27,12 @@ CREATE TABLE cursor (id INTEGER PRIMARY KEY, sink TEXT NOT NULL UNIQUE, sequence
     base INTEGER NOT NULL, delivered INTEGER NOT NULL, duplicates INTEGER NOT NULL,
     quarantined INTEGER NOT NULL, lost INTEGER NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE ledger (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, series_id INTEGER,
-    first_ts_ms INTEGER, last_ts_ms INTEGER, samples INTEGER NOT NULL, reason TEXT NOT NULL);
+    first_ts_ms INTEGER, last_ts_ms INTEGER, samples INTEGER NOT NULL, reason TEXT NOT NULL,
+    checksum INTEGER NOT NULL);
 CREATE INDEX ledger_key ON ledger (sink, series_id, reason);
 CREATE TABLE quarantine (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, series_id INTEGER NOT NULL,
-    ts_ms INTEGER NOT NULL, value REAL NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL);
+    ts_ms INTEGER NOT NULL, value REAL NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    checksum INTEGER NOT NULL);
 """
 
 Span = tuple[int | None, int | None, int]
@@ -91,6 +95,21 @@ class LedgerRow:
     last_ts_ms: int | None
     samples: int
     reason: str
+
+    @property
+    def columns(self) -> tuple[str, int | None, int | None, int | None, int, str]:
+        """As they stand in the table, without id and checksum."""
+        return (*self.key, *self.span, self.reason)
+
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """Whose loss it is."""
+        return (self.sink, self.series_id)
+
+    @property
+    def span(self) -> Span:
+        """When, and how many."""
+        return (self.first_ts_ms, self.last_ts_ms, self.samples)
 
 
 @dataclass(slots=True)
@@ -157,42 +176,53 @@ class Books:
 
     def lose(self, losses: Mapping[tuple[str, int | None], Span], reason: str) -> None:
         """Write losses per (sink, series) down, and count them for the sink."""
-        run = self.connection.execute
         lost: dict[str, int] = {}
         for (sink, series_id), (first, last, samples) in losses.items():
             lost[sink] = lost.get(sink, 0) + samples
-            found = run(
-                "SELECT id FROM ledger WHERE sink = ? AND series_id IS ? AND reason = ? "
-                "AND last_ts_ms >= ? ORDER BY id DESC LIMIT 1",
-                (sink, series_id, reason, None if first is None else first - LEDGER_GAP_MS),
-            ).fetchone()
-            if found:
-                run(
-                    "UPDATE ledger SET first_ts_ms = min(first_ts_ms, ?), "
-                    "last_ts_ms = max(last_ts_ms, ?), samples = samples + ? WHERE id = ?",
-                    (first, last, samples, found[0]),
-                )
-            else:
-                self.insert_losses([LedgerRow(sink, series_id, first, last, samples, reason)])
+            row = LedgerRow(sink, series_id, first, last, samples, reason)
+            if not self._widened(row):
+                self.insert_losses([row])
         for sink, samples in lost.items():
             totals = self.totals[sink]
             self.write(replace(totals, lost=totals.lost + samples))
 
-    def insert_losses(self, rows: Sequence[LedgerRow]) -> None:
+    def _widened(self, loss: LedgerRow) -> bool:
+        """Add a loss to the tag's newest row that it follows or overlaps, if there is one."""
+        if loss.first_ts_ms is None or loss.last_ts_ms is None:
+            return False
+        near = self.connection.execute(
+            "SELECT * FROM ledger WHERE sink = ? AND series_id IS ? AND reason = ? "
+            "AND last_ts_ms >= ? AND first_ts_ms <= ? ORDER BY id DESC LIMIT 1",
+            (
+                *loss.key,
+                loss.reason,
+                loss.first_ts_ms - LEDGER_GAP_MS,
+                loss.last_ts_ms + LEDGER_GAP_MS,
+            ),
+        ).fetchone()
+        if near is None:
+            return False
+        first, last, samples = joined(_ledger_row(near).span, loss.span)
+        row = replace(loss, first_ts_ms=first, last_ts_ms=last, samples=samples)
+        self.connection.execute(
+            "UPDATE ledger SET first_ts_ms = ?, last_ts_ms = ?, samples = ?, checksum = ? "
+            "WHERE id = ?",
+            (*row.span, row_checksum(*row.columns), near[0]),
+        )
+        return True
+
+    def insert_losses(self, rows: Iterable[LedgerRow]) -> None:
         """Append rows to the ledger as they are."""
         self.connection.executemany(
-            "INSERT INTO ledger (sink, series_id, first_ts_ms, last_ts_ms, samples, reason) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            [(r.sink, r.series_id, r.first_ts_ms, r.last_ts_ms, r.samples, r.reason) for r in rows],
+            "INSERT INTO ledger (sink, series_id, first_ts_ms, last_ts_ms, samples, reason, "
+            "checksum) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*row.columns, row_checksum(*row.columns)) for row in rows],
         )
 
     def ledger(self) -> list[LedgerRow]:
-        """Every loss, oldest first."""
-        rows = self.connection.execute(
-            "SELECT sink, series_id, first_ts_ms, last_ts_ms, samples, reason "
-            "FROM ledger ORDER BY id"
-        )
-        return [LedgerRow(*row) for row in rows]
+        """Every loss, oldest first. Raises ``JournalError`` at a damaged row."""
+        rows = self.connection.execute("SELECT * FROM ledger ORDER BY id")
+        return [_ledger_row(row) for row in rows]
 
     def bound_ledger(self) -> None:
         """Merge rows when there are too many: per tag first, and if need be per sink."""
@@ -210,25 +240,29 @@ class Books:
     def insert_quarantined(self, sink: str, samples: Sequence[Quarantined]) -> None:
         """Keep refused samples with the reason."""
         at_ms = self.now_ms()
+        rows = [(sink, s.series_id, s.ts_ms, s.value + 0.0, s.reason, at_ms) for s in samples]
         self.connection.executemany(
-            "INSERT INTO quarantine (sink, series_id, ts_ms, value, reason, at_ms) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            [(sink, s.series_id, s.ts_ms, s.value, s.reason, at_ms) for s in samples],
+            "INSERT INTO quarantine (sink, series_id, ts_ms, value, reason, at_ms, checksum) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*row, row_checksum(*row)) for row in rows],
         )
         self.quarantine_rows += len(samples)
 
     def quarantine(self) -> list[tuple[str, Quarantined]]:
-        """Every quarantined sample with its sink, oldest first."""
-        rows = self.connection.execute(
-            "SELECT sink, series_id, ts_ms, value, reason FROM quarantine ORDER BY id"
-        )
-        return [(sink, Quarantined(*sample)) for sink, *sample in rows]
+        """Every quarantined sample with its sink, oldest first.
+
+        Raises ``JournalError`` at a damaged row.
+        """
+        rows = self.connection.execute("SELECT * FROM quarantine ORDER BY id")
+        return [_quarantine_row(row) for row in rows]
 
     def take_quarantined(self, sink: str) -> list[tuple[int, int, float]]:
         """Remove a sink's quarantined samples; each is (ts_ms, series id, value)."""
-        rows = self.connection.execute(
-            "SELECT ts_ms, series_id, value FROM quarantine WHERE sink = ? ORDER BY id", (sink,)
-        ).fetchall()
+        rows = [
+            (sample.ts_ms, sample.series_id, sample.value)
+            for owner, sample in self.quarantine()
+            if owner == sink
+        ]
         if rows:
             self.connection.execute("DELETE FROM quarantine WHERE sink = ?", (sink,))
             self.quarantine_rows -= len(rows)
@@ -255,6 +289,24 @@ class Books:
         self.lose(losses, "quarantine full")
         self.bound_ledger()
 
+    # -- after a recovery -----------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Make each sink's counters agree with the rows of both books that could be recovered.
+
+        A quarantined sample whose row is gone is no longer accounted for; a loss whose row is
+        gone gets a new one, without tag and time.
+        """
+        rows_of = "SELECT coalesce(sum(samples), 0) FROM ledger WHERE sink = ?"
+        kept_of = "SELECT count(*) FROM quarantine WHERE sink = ?"
+        for sink, totals in list(self.totals.items()):
+            (written,) = self.connection.execute(rows_of, (sink,)).fetchone()
+            (kept,) = self.connection.execute(kept_of, (sink,)).fetchone()
+            if written < totals.lost:
+                missing = totals.lost - written
+                self.insert_losses([LedgerRow(sink, None, None, None, missing, LEDGER_DAMAGED)])
+            self.write(replace(totals, quarantined=kept, lost=max(written, totals.lost)))
+
 
 _MERGE_BY_TAG = (
     "SELECT sink, series_id, min(first_ts_ms), max(last_ts_ms), sum(samples), reason "
@@ -264,6 +316,21 @@ _MERGE_BY_SINK = (
     "SELECT sink, NULL, min(first_ts_ms), max(last_ts_ms), sum(samples), reason "
     "FROM ledger GROUP BY sink, reason"
 )
+
+
+def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
+    id_, *columns, checksum = row
+    if row_checksum(*columns) != checksum:
+        raise JournalError(f"ledger row {id_} is damaged")
+    return LedgerRow(*columns)
+
+
+def _quarantine_row(row: tuple[Any, ...]) -> tuple[str, Quarantined]:
+    id_, *columns, checksum = row
+    if row_checksum(*columns) != checksum:
+        raise JournalError(f"quarantine row {id_} is damaged")
+    sink, *sample, _ = columns
+    return sink, Quarantined(*sample)
 
 
 def joined(one: Span | None, other: Span) -> Span:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import itemgetter
 
 from edge_agent.errors import JournalError
 from edge_agent.journal import entry as codec
@@ -45,7 +48,6 @@ class Entries:
 
     def load(self) -> None:
         """Read the series. Raises ``JournalError`` if one does not match its checksum."""
-        self.series.clear()
         for id_, *names, checksum in self.connection.execute("SELECT * FROM series"):
             if codec.row_checksum(id_, *names) != checksum:
                 raise JournalError(f"series {id_} is damaged")
@@ -160,12 +162,27 @@ def samples_of(batch: Batch) -> Iterable[tuple[int, int, float]]:
         at += count
 
 
+def scans_of(batch: Batch) -> Iterable[tuple[int, array[int]]]:
+    """The series ids of each of a batch's runs, with the run's time."""
+    at = 0
+    for ts_ms, count in batch.runs:
+        yield ts_ms, batch.series_ids[at : at + count]
+        at += count
+
+
 def spans_of(batches: Iterable[Batch]) -> dict[int, Span]:
     """Per series: first time, last time and number of samples."""
     spans: dict[int, Span] = {}
     for batch in batches:
-        for ts_ms, series_id, _ in samples_of(batch):
-            spans[series_id] = joined(spans.get(series_id), (ts_ms, ts_ms, 1))
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        scans = sorted(scans_of(batch), key=itemgetter(0))
+        for ts_ms, series_ids in scans:
+            last.update(dict.fromkeys(series_ids, ts_ms))
+        for ts_ms, series_ids in reversed(scans):
+            first.update(dict.fromkeys(series_ids, ts_ms))
+        for id_, samples in Counter(batch.series_ids).items():
+            spans[id_] = joined(spans.get(id_), (first[id_], last[id_], samples))
     return spans
 
 
@@ -174,13 +191,26 @@ def thin(batch: Batch, keep_next: dict[int, bool]) -> tuple[Batch, Batch]:
 
     ``keep_next`` remembers per series whether the next sample is kept, from batch to batch.
     """
-    kept: list[tuple[int, int, float]] = []
-    dropped: list[tuple[int, int, float]] = []
-    for sample in samples_of(batch):
-        keep = keep_next.get(sample[1], True)
-        keep_next[sample[1]] = not keep
-        (kept if keep else dropped).append(sample)
-    return (
-        batch_of(batch.sequence, kept, batch.series),
-        batch_of(batch.sequence, dropped, batch.series),
+    keeps: list[bool] = []
+    for series_id in batch.series_ids:
+        keep = keep_next.get(series_id, True)
+        keep_next[series_id] = not keep
+        keeps.append(keep)
+    return _picked(batch, keeps), _picked(batch, [not keep for keep in keeps])
+
+
+def _picked(batch: Batch, picks: Sequence[bool]) -> Batch:
+    """The samples of a batch that are marked."""
+    runs: list[tuple[int, int]] = []
+    at = 0
+    for ts_ms, count in batch.runs:
+        if picked := sum(picks[at : at + count]):
+            runs.append((ts_ms, picked))
+        at += count
+    return Batch(
+        batch.sequence,
+        runs,
+        array("I", compress(batch.series_ids, picks)),
+        array("d", compress(batch.values, picks)),
+        batch.series,
     )

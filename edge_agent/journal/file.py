@@ -14,12 +14,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
 from edge_agent.errors import ConfigError, JournalError, TransientError
-from edge_agent.journal import books, entries
+from edge_agent.journal import books, entries, wal
 from edge_agent.journal.books import (
     Acknowledgement,
     Books,
@@ -34,6 +35,9 @@ from edge_agent.model import Batch, Series
 
 FORMAT = 1
 BYTES_MIN = 1_000_000
+SEQUENCES_PER_OPENING = 1 << 32
+"""More than one opening ever uses, so that a file whose newest commits were lost never gives a
+sequence out twice. 2 billion openings are left."""
 WAL_PAGES_MAX = 1000
 """A checkpoint is due past this: 4 MB, large enough to write each hot page only now and then."""
 BUSY_TIMEOUT_S = 5.0
@@ -47,6 +51,7 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NU
 """
 _SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
 
 def epoch_ms() -> int:
@@ -74,16 +79,29 @@ class JournalFile:
         self.bytes_max = bytes_max
         self.policy = policy
         self.full = False
-        self._now_ms = now_ms
-        self._ballast_bytes = ballast_bytes
         self._connection: sqlite3.Connection
         self.series: dict[int, Series] = {}
         self.journal_id = ""
         self.sequence = 0
         self.taken = 0
+        self.newest = 0
+        """The newest entry that is kept, pending or not; 0 if there is none."""
         self._read_only = read_only
+        self._unsure = False
         with self._translated():
             self._connect()
+            self.entries = Entries(self._connection, self.series)
+            self.books = Books(self._connection, bytes_max, now_ms)
+            self.room = Room(
+                path,
+                self._connection,
+                self.entries,
+                self.books,
+                policy,
+                bytes_max // PAGE_BYTES,
+                ballast_bytes,
+            )
+            self.room.limit(self.room.pages_allowed)
             self._load()
         if not read_only:
             self.room.restore_ballast()
@@ -91,6 +109,9 @@ class JournalFile:
     # -- opening --------------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        log = self._wal("-wal")
+        if log and not self.path.stat().st_size:
+            raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
         self._connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={'ro' if self._read_only else 'rwc'}",
             uri=True,
@@ -104,20 +125,15 @@ class JournalFile:
             run("PRAGMA journal_mode = WAL")
             run("PRAGMA synchronous = FULL")
             run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-        self.entries = Entries(self._connection, self.series)
-        self.books = Books(self._connection, self.bytes_max, self._now_ms)
-        self.room = Room(
-            self.path,
-            self._connection,
-            self.entries,
-            self.books,
-            self.policy,
-            self.bytes_max // PAGE_BYTES,
-            self._ballast_bytes,
-        )
-        self.room.limit(self.room.pages_allowed)
         if run("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
             self._create()
+        elif not self._read_only and wal.damaged(log, PAGE_BYTES, self._wal("-shm")):
+            raise JournalError("its WAL is damaged")
+
+    def _wal(self, suffix: str) -> bytes:
+        """The WAL beside the file, or its index; empty if there is none."""
+        path = self.path.with_name(self.path.name + suffix)
+        return path.read_bytes() if path.exists() else b""
 
     def _create(self) -> None:
         run = self._connection.execute
@@ -144,9 +160,9 @@ class JournalFile:
         self.entries.load()
         self.books.load()
         # Touches every page of the entries' tree, not their blobs: finds a truncated file.
-        highest = max(self.entries.sequences(), default=0)
-        if highest > self.sequence:
-            raise JournalError(f"entry {highest} is newer than the journal itself")
+        self.newest = max(self.entries.sequences(), default=0)
+        if self.newest > self.sequence:
+            raise JournalError(f"entry {self.newest} is newer than the journal itself")
 
     def close(self) -> None:
         """Release the file; the WAL is folded into it."""
@@ -156,22 +172,29 @@ class JournalFile:
     # -- sinks ----------------------------------------------------------------------------------
 
     def configure(self, sinks: Iterable[str]) -> None:
-        """Say which sinks exist. A new one begins with the oldest entry that is kept.
+        """Say which sinks exist, and begin a new range of sequences.
 
-        A sink that comes back after it was not configured finds its gap in the ledger.
+        A new sink begins with the oldest entry that is kept. One that comes back after it was not
+        configured finds its gap in the ledger.
         """
-        names = sorted(set(sinks))
-        with self._transaction():
-            self.room.active = frozenset(names)
-            for sink in names:
-                known = self.books.totals.get(sink)
-                if known is None:
-                    kept = self.pending(sink)
-                    self.books.write(SinkTotals(sink, base=self.taken - kept))
-                    continue
-                missing = self.taken - known.accounted - self.pending(sink)
-                if missing > 0:
-                    self.books.lose({(sink, None): (None, None, missing)}, "sink not configured")
+        self.room.active = frozenset(sinks)
+        self._write(self._configure)
+        with self._translated():
+            # Into the file itself: should the WAL be lost, the range is still never used again.
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._keep_room()
+
+    def _configure(self) -> None:
+        self.sequence += SEQUENCES_PER_OPENING
+        for sink in sorted(self.room.active):
+            known = self.books.totals.get(sink)
+            if known is None:
+                kept = self.pending(sink)
+                self.books.write(SinkTotals(sink, base=self.taken - kept))
+                continue
+            missing = self.taken - known.accounted - self.pending(sink)
+            if missing > 0:
+                self.books.lose({(sink, None): (None, None, missing)}, "sink not configured")
 
     def pending(self, sink: str) -> int:
         """Samples that still wait for a sink, counted entry by entry."""
@@ -196,16 +219,8 @@ class JournalFile:
         After a ``TransientError`` the caller keeps everything and calls again with the same:
         what had been written all the same is not written twice.
         """
-        try:
-            self._commit(batches, series, acknowledgements)
-        except sqlite3.Error as error:
-            if _primary_code(error) == sqlite3.SQLITE_IOERR:
-                self._reopen()
-            if _primary_code(error) != sqlite3.SQLITE_FULL:
-                raise self._classed(error) from error
-            self._make_room(error)
-            with self._translated():
-                self._commit(batches, series, acknowledgements)
+        if batches or acknowledgements:
+            self._write(partial(self._commit, batches, series, acknowledgements))
         self._keep_room()
 
     def _commit(
@@ -214,16 +229,16 @@ class JournalFile:
         series: Sequence[tuple[int, Series]],
         acknowledgements: Sequence[Acknowledgement],
     ) -> None:
-        with self._transaction():
-            self.entries.add_series(series)
-            for acknowledgement in acknowledgements:
-                self.books.acknowledge(acknowledgement)
-            for batch in batches:
-                if batch.sequence > self.sequence:
-                    self.entries.insert(batch)
-                    self.sequence = batch.sequence
-                    self.taken += len(batch)
-            self._trim()
+        for acknowledgement in acknowledgements:
+            self.books.acknowledge(acknowledgement)
+        # First of all, so that a full journal has room for what follows.
+        self._trim()
+        self.entries.add_series(series)
+        for batch in batches:
+            if batch.sequence > self.sequence:
+                self.entries.insert(batch)
+                self.sequence = batch.sequence
+                self.taken += len(batch)
 
     def read(self, sink: str, after: int, *, samples_max: int, entries_max: int) -> list[Batch]:
         """The next batches for a sink, at least one if there is any, and claim them."""
@@ -296,16 +311,18 @@ class JournalFile:
 
         ``taken`` is None where the damaged file did not say it: then nothing is known to be
         missing. ``fresh_sinks`` are those whose counters were not readable: they count from here.
+        Entries that the policy had deleted may have come back: then more was taken, not less lost.
         """
         lost: dict[str, int] = {}
         with self._translated(), self._transaction():
+            self.books.reconcile()
             standing = {
                 sink: totals.accounted + self.pending(sink) for sink, totals in self.totals.items()
             }
-            self.taken = max(standing.values(), default=0) if taken is None else taken
+            self.taken = max(taken or 0, *standing.values(), 0)
             for sink, totals in list(self.totals.items()):
                 missing = self.taken - standing[sink]
-                if sink in fresh_sinks or missing < 0:
+                if sink in fresh_sinks:
                     self.books.write(replace(totals, base=totals.base + missing))
                 elif missing > 0:
                     self.books.lose({(sink, None): (None, None, missing)}, "journal damaged")
@@ -389,6 +406,22 @@ class JournalFile:
 
     # -- transactions ---------------------------------------------------------------------------
 
+    def _write(self, change: Callable[[], None]) -> None:
+        """Make a change in one transaction; if there is no room for it, make some first."""
+        if self._unsure:
+            self._reopen()
+        try:
+            with self._transaction():
+                change()
+        except sqlite3.Error as error:
+            if _primary_code(error) == sqlite3.SQLITE_IOERR:
+                self._reopen()
+            if _primary_code(error) != sqlite3.SQLITE_FULL:
+                raise self._classed(error) from error
+            self._make_room(error)
+            with self._translated(), self._transaction():
+                change()
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """All or nothing, in the file and in what this object mirrors of it."""
@@ -410,15 +443,18 @@ class JournalFile:
 
     def _reopen(self) -> None:
         """After a failed fsync nobody knows what is on the disk: read it again."""
-        active, claimed = self.room.active, self.room.claimed
+        self._unsure = True
         self.close()
         with self._translated():
             self._connect()
+            for part in (self.entries, self.books, self.room):
+                part.connection = self._connection
+            self.room.limit(self.room.pages_max)
             self._load()
-        self.room.active, self.room.claimed = active, claimed
+        self._unsure = False
 
     def _classed(self, error: sqlite3.Error) -> JournalError | TransientError:
-        if _primary_code(error) in _DAMAGE:
+        if _primary_code(error) in _DAMAGE or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
             return JournalError(f"{self.path}: {error}")
         return TransientError(f"{self.path}: {error}")
 
@@ -433,12 +469,19 @@ class JournalFile:
 def lock(path: Path) -> IO[bytes]:
     """Hold a journal for this process alone, as long as the returned file is open.
 
-    Raises ``ConfigError`` if another process holds it.
+    Makes its folder. Raises ``ConfigError`` if another process holds it or a folder stands at
+    ``path``, ``TransientError`` if the disk refuses.
     """
-    stream = path.with_suffix(".lock").open("wb")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; the journal is a file", hint="choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.with_suffix(".lock").open("wb")
+    except OSError as error:
+        raise TransientError(f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         stream.close()
         raise ConfigError(
             f"{path} is in use by a running agent",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Mapping
@@ -73,17 +72,22 @@ class Room:
         return 2 * max(self.pages_max // RECLAIM_FRACTION, RECLAIM_PAGES_MIN)
 
     @property
+    def free(self) -> int:
+        """Pages that may still be filled."""
+        return self.pages_max - self.used
+
+    @property
     def low(self) -> bool:
         """Whether room is to be made now."""
-        return self.pages_max - self.used < self.low_water
+        return self.free < self.low_water
 
     def reclaim(self) -> None:
         """Free pages by the policy, or as many as may be given up."""
         wanted = self.low_water + self.low_water // 2
-        while self.pages_max - self.used < wanted:
-            if self.policy is Policy.THIN and self._thin():
+        while self.free < wanted:
+            if self.policy is Policy.THIN and self._thin(wanted):
                 continue
-            if not self._drop():
+            if not self._drop(wanted):
                 break
         self.books.bound_ledger()
 
@@ -107,8 +111,12 @@ class Room:
             room = os.statvfs(self.path.parent)
             if room.f_bavail * room.f_frsize < 2 * self.ballast_bytes:
                 return
-            with contextlib.suppress(OSError), ballast.open("wb") as stream:
-                os.posix_fallocate(stream.fileno(), 0, max(self.ballast_bytes, 1))
+            try:
+                with ballast.open("wb") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, max(self.ballast_bytes, 1))
+            except OSError:
+                ballast.unlink(missing_ok=True)
+                return
         if self.disk_full:
             self.disk_full = False
             self.limit(self.pages_allowed)
@@ -136,7 +144,7 @@ class Room:
             if self.books.totals[sink].sequence < entry.batch.sequence and entry.meant_for(sink)
         )
 
-    def _drop(self) -> bool:
+    def _drop(self, wanted: int) -> bool:
         """Delete the oldest unclaimed entries; each sample goes to the ledger per waiting sink."""
         clause, bounds = self._unclaimed()
         entries = self.entries.select(clause, bounds, DROP_ENTRIES_PER_STEP)
@@ -144,10 +152,12 @@ class Room:
         for entry in entries:
             waiting.setdefault(self._waiting_sinks(entry), []).append(entry.batch)
             self.entries.delete(entry.batch.sequence)
+            if self.free >= wanted:
+                break
         self._lose(waiting, "journal full: oldest dropped")
         return bool(entries)
 
-    def _thin(self) -> bool:
+    def _thin(self, wanted: int) -> bool:
         """Halve the rate of the least thinned, oldest unclaimed entries."""
         clause, bounds = self._unclaimed()
         level = self.entries.least_thinned(clause, bounds)
@@ -165,6 +175,8 @@ class Room:
             self.entries.delete(entry.batch.sequence)
             if len(kept):
                 self.entries.insert(kept, entry.sinks, level + 1)
+            if self.free >= wanted:
+                break
         self._lose(waiting, "journal full: thinned")
         return True
 

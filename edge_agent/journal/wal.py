@@ -53,13 +53,13 @@ def damaged(data: bytes, page_bytes: int, index: bytes) -> bool:
 
 def _sound(data: bytes) -> bool:
     """Whether a WAL's header fits its own checksum."""
-    (magic,) = struct.unpack_from(">I", data)
+    magic: int = struct.unpack_from(">I", data)[0]
     if magic not in _MAGIC:
         return False
     order = ">" if magic & 1 else "<"
-    words = struct.unpack_from(f"{order}6I", data)
+    words: tuple[int, ...] = struct.unpack_from(f"{order}6I", data)
     one = two = 0
     for even, odd in zip(words[::2], words[1::2], strict=True):
         one = (one + even + two) & 0xFFFFFFFF
         two = (two + odd + one) & 0xFFFFFFFF
-    return struct.unpack_from(">II", data, 24) == (one, two)
+    return data[24:32] == struct.pack(">II", one, two)

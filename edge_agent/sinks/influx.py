@@ -160,11 +160,11 @@ class InfluxSink:
                 self._body_bytes_max = max(BODY_BYTES_MIN, smaller)
             if len(part) == 1 or refusal.dropped_count >= len(part):
                 reasons |= dict.fromkeys(part, refusal.reason)
+            elif refusal.too_large:
+                pending += reversed(_halves(part))
             elif requests_left <= 0:
                 reason = f"one or more of {len(part)} lines, not told apart: {refusal.reason}"
                 reasons |= dict.fromkeys(part, reason)
-            elif refusal.too_large:
-                pending += reversed(_halves(part))
             else:
                 # What is wrong with one sample is often wrong with its series: keep them together.
                 pending += reversed(_halves(sorted(part, key=rendered.series_ids.__getitem__)))

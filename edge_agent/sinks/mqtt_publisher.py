@@ -2,14 +2,10 @@
 
 How it is fast. The broker says how many messages may be unanswered (`receive maximum`, 20 with
 Mosquitto's defaults). Sending that many and waiting for all would cost a delayed ACK per window,
-45 ms; instead the window slides: each read takes all PUBACKs there are and refills in one write.
-Two socket options keep the answers coming and the reads few:
-
-* TCP_QUICKACK, which the kernel forgets, is set again after each read: a broker without
-  TCP_NODELAY holds PUBACKs back until the ones before are acknowledged on the TCP level.
-* SO_RCVLOWAT at half the window: the event loop wakes once per half window, not once per PUBACK.
-  It never asks for more bytes than the outstanding PUBACKs must have, and `_tick` lifts it once a
-  second, so that a slow broker's few bytes are not mistaken for silence.
+45 ms; instead the window slides: it is refilled in one write whenever half of it has been
+answered. A read that leads to no write sets TCP_QUICKACK, which the kernel forgets each time: a
+broker without TCP_NODELAY, Mosquitto by default, holds PUBACKs back until TCP has acknowledged
+those before. (SO_RCVLOWAT would save wake-ups, but delays just these acknowledgements.)
 
 The PUBLISH and the short PUBACK are handled by `mqtt_window`, every other packet by `mqtt5`.
 """
@@ -21,7 +17,6 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Self, cast
 
 import mqtt5
@@ -29,7 +24,6 @@ import mqtt5
 from edge_agent.errors import TransientError
 from edge_agent.sinks.message import Messages
 from edge_agent.sinks.mqtt_window import (
-    PUBACK_BYTES_MIN,
     REFUSED_MIN,
     PublishWindow,
     reason_in_words,
@@ -96,7 +90,6 @@ class Publisher(asyncio.Protocol):
         self._error: TransientError | None = None
         self._closing = False
         self._unread = b""
-        self._low_water = 1
         self._keep_alive_s = float(KEEP_ALIVE_S)
         self._heard_at = self._spoke_at = self._progress_at = self._loop.time()
 
@@ -157,7 +150,6 @@ class Publisher(asyncio.Protocol):
         """Send ``farewell`` and DISCONNECT, and hang up. Never raises; bounded; twice is fine."""
         if self._error is None and not self._closing:
             self._closing = True
-            self._expect(1)
             self._write(farewell + mqtt5.DisconnectPacket().write())
             # The broker hangs up first: were we to, with PUBACKs unread, the kernel would reset
             # the connection and the farewell could be lost.
@@ -178,7 +170,6 @@ class Publisher(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: PUBACKs in bulk, then any other packet."""
         self._heard_at = self._loop.time()
-        self._acknowledge_at_once()
         if self._unread:
             data, self._unread = self._unread + data, b""
         try:
@@ -252,20 +243,17 @@ class Publisher(asyncio.Protocol):
             self._accepted.set_result(None)
 
     def _advance(self, window: PublishWindow) -> None:
-        """Refill the window; wake again when half of it is answered."""
         packets = window.take()
         if packets:
-            self._write(packets)
-        if not window.done:
-            self._expect(PUBACK_BYTES_MIN * (window.unanswered // 2))
-        elif self._finished is not None and not self._finished.done():
-            self._expect(1)
+            self._write(packets)  # which carries TCP's acknowledgement of what was read
+        elif window.unanswered and _QUICKACK is not None and self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        if window.done and self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
 
     def _tick(self) -> None:
         """All that is about time: silence, PUBACKs that do not come, the broker's keep-alive."""
         now = self._loop.time()
-        self._expect(1)
         due = self._window.unanswered if self._window is not None else 0
         if due and now - self._progress_at > self._ack_timeout_s:
             self._fail(f"no PUBACK within {self._ack_timeout_s:g} s, {due} messages unanswered")
@@ -280,18 +268,6 @@ class Publisher(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
             self._spoke_at = self._loop.time()
-
-    def _expect(self, size: int) -> None:
-        """Have the kernel report data once there are ``size`` bytes of it."""
-        size = max(size, 1)
-        if size != self._low_water and self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-            self._low_water = size
-
-    def _acknowledge_at_once(self) -> None:
-        if _QUICKACK is not None and self._socket is not None:
-            with suppress(OSError):  # the connection may be gone, which is told elsewhere
-                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _fail(
         self, what: str, *, code: int | None = None, cause: BaseException | None = None

@@ -95,9 +95,7 @@ class PostgresSink:
         """Connect, check the server and read this journal's cursor."""
         await self.close()
         with translated_errors(self._dsn, "connect"):
-            connection = await connect(
-                self._dsn, self._application_name, self._command_timeout_s
-            )
+            connection = await connect(self._dsn, self._application_name, self._command_timeout_s)
         try:
             with translated_errors(self._dsn, "read the cursor"):
                 async with transaction(connection):

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
-from edge_agent.sinks.base import JournalIdentity
-from edge_agent.sinks.influx import ISOLATION_REQUESTS_MAX, InfluxSink
+from edge_agent.sinks.base import JournalIdentity, Sink
+from edge_agent.sinks.influx import InfluxSink
 from tests.influx_server import Influx
 
 JOURNAL = JournalIdentity("agent-1", "journal-1")
@@ -212,20 +212,24 @@ async def test_a_bad_series_is_found_with_few_requests(tmp_path: Path) -> None:
         )
 
 
-async def test_the_search_for_bad_lines_is_bounded(server: Influx, measurement: str) -> None:
-    """Lines that are bad one by one don't cost a request each; what isn't found out is kept."""
+async def test_the_search_for_bad_lines_is_bounded(
+    server: Influx, measurement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that are bad one by one don't cost a request each; what isn't told apart is kept."""
+    monkeypatch.setattr("edge_agent.sinks.influx.ISOLATION_REQUESTS_MAX", 50)
     server.write_lines(f"{measurement},tag=OTHER value=1i {LONG_AGO_MS}")
-    samples = [
-        (LONG_AGO_MS + i if i % 2 else NOON_MS + i, i % 100 + 1, float(i)) for i in range(3_000)
-    ]
+    bad = {i for i in range(600) if i // 100 % 2}  # every other sample of each series
+    samples = [((LONG_AGO_MS if i in bad else NOON_MS) + i, i % 100 + 1, 0.5) for i in range(600)]
     async with opened(sink_for(server, measurement)) as sink:
         before = server.writes()
         with pytest.raises(RejectedRows) as caught:
             await sink.deliver([batch_of(samples)])
-        assert server.writes() - before < ISOLATION_REQUESTS_MAX + 50
-    rejected = {row.index for row in caught.value.rows}
-    assert set(range(1, 3_000, 2)) <= rejected
-    assert stored_count(server, measurement) >= 3_000 - len(rejected)
+        assert server.writes() - before < 70
+    assert bad < {row.index for row in caught.value.rows}
+    assert any("not told apart" in row.reason for row in caught.value.rows)
+    assert stored(server, measurement).keys() >= {
+        (NOON_MS + i, f"T{i % 100 + 1:03}") for i in range(600) if i not in bad
+    }
 
 
 async def test_a_refusal_that_is_not_about_lines_quarantines_nothing(server: Influx) -> None:
@@ -329,15 +333,15 @@ async def test_a_server_that_is_down_is_transient_and_keeps_what_it_took(tmp_pat
 async def test_a_mute_server_is_given_up_after_the_timeout(tmp_path: Path) -> None:
     """A server that takes the connection and never answers costs `timeout_s`, no more."""
     with Influx(tmp_path) as server:
-        async with opened(sink_for(server, timeout_s=0.3)) as sink:
+        async with opened(sink_for(server, timeout_s=1.0)) as sink:
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 started = time.monotonic()
-                with pytest.raises(TransientError, match=r"within 0[.]3 s"):
+                with pytest.raises(TransientError, match="within 1 s"):
                     await sink.deliver([scans(10, 1)])
-                with pytest.raises(TransientError, match=r"within 0[.]3 s"):
-                    await sink_for(server, timeout_s=0.3).open(JOURNAL)
-                assert time.monotonic() - started < 5
+                with pytest.raises(TransientError, match="within 1 s"):
+                    await sink_for(server, timeout_s=1.0).open(JOURNAL)
+                assert time.monotonic() - started < 10
             finally:
                 os.kill(server.pid, signal.SIGCONT)
             await sink.deliver([scans(10, 1)])
@@ -427,5 +431,5 @@ def test_a_bad_token_is_a_configuration_error(token: str) -> None:
 
 def test_the_token_is_not_in_the_repr() -> None:
     """A sink may be logged."""
-    sink = InfluxSink(url="http://h:8086/", token="s3cret", org="o", bucket="b")
+    sink: Sink = InfluxSink(url="http://h:8086/", token="s3cret", org="o", bucket="b")
     assert repr(sink) == "InfluxSink(url='http://h:8086', org='o', bucket='b')"

@@ -57,9 +57,11 @@ def test_bad_addresses_say_what_is_allowed(text: str, problem: str) -> None:
 def test_errors_are_translated_without_the_password() -> None:
     """Whatever the library says, the secret in it is starred out and the cause is kept."""
     dsn = Dsn(f"postgresql://agent:{SECRET}@db/plc")
-    with pytest.raises(TransientError, match=r"agent@db/plc: connect: bad \*\*\*") as caught:
-        with translated_errors(dsn, "connect"):
-            raise asyncpg.InterfaceError(f"bad {SECRET}")
+    with (
+        pytest.raises(TransientError, match=r"agent@db/plc: connect: bad \*\*\*") as caught,
+        translated_errors(dsn, "connect"),
+    ):
+        raise asyncpg.InterfaceError(f"bad {SECRET}")
     assert isinstance(caught.value.__cause__, asyncpg.InterfaceError)
 
 
