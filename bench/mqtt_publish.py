@@ -31,7 +31,9 @@ TAGS = 500
 TAGS_PER_SCAN = 100
 FIRST_TS_MS = 1_755_432_000_000
 
-SERIES = {n: Series("A1", "L1", f"PUMP{n // 10:04}", f"PRESS{n % 10}", "bar") for n in range(TAGS)}
+SERIES = {
+    n: Series("A1", "LINE01", f"PUMP{n // 10:04}", f"PRESSURE{n % 10}", "mbar") for n in range(TAGS)
+}
 
 
 def batch_of(sequence: int, size: int) -> Batch:

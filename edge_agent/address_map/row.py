@@ -23,7 +23,7 @@ from edge_agent.model import AddressSyntax, ByteOrder, Tag, ValueType
 
 
 class Syntaxes:
-    """The protocols' own checks; a protocol or connection is asked once, however many rows name it."""
+    """The protocols' own checks; a protocol or connection is asked once for all its rows."""
 
     def __init__(self, syntax: Callable[[str], type[AddressSyntax]]) -> None:
         self._syntax = syntax

@@ -202,7 +202,7 @@ class Books:
         ).fetchone()
         if near is None:
             return False
-        first, last, samples = joined(_ledger_row(near).span, loss.span)
+        first, last, samples = joined(ledger_row(near).span, loss.span)
         row = replace(loss, first_ts_ms=first, last_ts_ms=last, samples=samples)
         self.connection.execute(
             "UPDATE ledger SET first_ts_ms = ?, last_ts_ms = ?, samples = ?, checksum = ? "
@@ -222,7 +222,7 @@ class Books:
     def ledger(self) -> list[LedgerRow]:
         """Every loss, oldest first. Raises ``JournalError`` at a damaged row."""
         rows = self.connection.execute("SELECT * FROM ledger ORDER BY id")
-        return [_ledger_row(row) for row in rows]
+        return [ledger_row(row) for row in rows]
 
     def bound_ledger(self) -> None:
         """Merge rows when there are too many: per tag first, and if need be per sink."""
@@ -254,7 +254,7 @@ class Books:
         Raises ``JournalError`` at a damaged row.
         """
         rows = self.connection.execute("SELECT * FROM quarantine ORDER BY id")
-        return [_quarantine_row(row) for row in rows]
+        return [quarantine_row(row) for row in rows]
 
     def take_quarantined(self, sink: str) -> list[tuple[int, int, float]]:
         """Remove a sink's quarantined samples; each is (ts_ms, series id, value)."""
@@ -318,14 +318,16 @@ _MERGE_BY_SINK = (
 )
 
 
-def _ledger_row(row: tuple[Any, ...]) -> LedgerRow:
+def ledger_row(row: Sequence[Any]) -> LedgerRow:
+    """A row of the table. Raises ``JournalError`` if it does not match its checksum."""
     id_, *columns, checksum = row
     if row_checksum(*columns) != checksum:
         raise JournalError(f"ledger row {id_} is damaged")
     return LedgerRow(*columns)
 
 
-def _quarantine_row(row: tuple[Any, ...]) -> tuple[str, Quarantined]:
+def quarantine_row(row: Sequence[Any]) -> tuple[str, Quarantined]:
+    """A row of the table. Raises ``JournalError`` if it does not match its checksum."""
     id_, *columns, checksum = row
     if row_checksum(*columns) != checksum:
         raise JournalError(f"quarantine row {id_} is damaged")

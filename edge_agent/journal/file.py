@@ -85,7 +85,7 @@ class JournalFile:
         self.sequence = 0
         self.taken = 0
         self.newest = 0
-        """The newest entry that is kept, pending or not; 0 if there is none."""
+        """The newest entry that the file held when it was opened; 0 if there was none."""
         self._read_only = read_only
         self._unsure = False
         with self._translated():
@@ -110,7 +110,7 @@ class JournalFile:
 
     def _connect(self) -> None:
         log = self._wal("-wal")
-        if log and not self.path.stat().st_size:
+        if log and not (self.path.exists() and self.path.stat().st_size):
             raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
         self._connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={'ro' if self._read_only else 'rwc'}",
@@ -464,6 +464,8 @@ class JournalFile:
             yield
         except sqlite3.Error as error:
             raise self._classed(error) from error
+        except OSError as error:
+            raise TransientError(f"{self.path}: {error.strerror}") from error
 
 
 def lock(path: Path) -> IO[bytes]:

@@ -72,6 +72,9 @@ class Journal:
         self._cached_samples_max = min(CACHED_SAMPLES_MAX, bytes_max // CACHE_FRACTION)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._file: JournalFile
+        self._replacement: JournalFile | None = None
+        self._usable = True
+        """False while the file is known to be damaged and the disk refuses a new one."""
         self._sinks: tuple[str, ...] = ()
         self._ids: dict[Series, int] = {}
         self._new_series: list[tuple[int, Series]] = []
@@ -86,6 +89,8 @@ class Journal:
         self._cache: deque[Batch] = deque()
         self._cached_samples = 0
         self._committing = asyncio.Lock()
+        self._recovering = asyncio.Lock()
+        self._last_sequence = 0
         self._committed = asyncio.Event()
         self._crowded = asyncio.Event()
 
@@ -98,39 +103,50 @@ class Journal:
         refuses.
         """
         self._sinks = tuple(sinks)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
-        await self._in_thread(self._open)
-        self._adopt()
+        try:
+            self._adopt(await self._in_thread(self._opened))
+        except BaseException:
+            self._lock.close()
+            raise
 
-    def _open(self) -> None:
+    def _opened(self) -> JournalFile:
         salvage.finish(self.path)
         try:
-            self._file = self._open_file(self.path)
-            self._file.configure(self._sinks)
+            file = self._open_file(self.path)
+            file.configure(self._sinks)
         except JournalError as error:
-            self._replace(error)
+            return self._salvaged(error)
+        return file
 
-    def _replace(self, error: JournalError) -> None:
-        """Set the damaged file aside and go on with what can be recovered of it."""
+    def _salvaged(self, error: JournalError) -> JournalFile:
+        """Set the damaged file aside and go on with what can be recovered of it.
+
+        Its connection must still be open: closing it would fold its WAL into it.
+        """
         log.error("journal damaged: %s; setting it aside and recovering what it holds", error)
         report = salvage.replace(self.path, self._open_file, self._sinks)
         self.salvages += 1
         log.error("journal recovered: %s", report)
-        self._file = self._open_file(self.path)
-        self._file.configure(self._sinks)
+        file = self._open_file(self.path)
+        file.configure(self._sinks)
+        return file
 
-    def _adopt(self) -> None:
-        """Take over the numbering of the file that is open now.
+    def _adopt(self, file: JournalFile) -> None:
+        """Go on with this file, and take over its numbering.
 
         Series keep the numbers they have in memory: pollers hold them.
         """
-        self._ids |= {series: id_ for id_, series in self._file.series.items()}
+        self._file = file
+        self._ids |= {series: id_ for id_, series in file.series.items()}
         self._new_series = [(id_, series) for series, id_ in self._ids.items()]
-        self._file.series.update(self._new_series)
-        self._next_id = max(self._file.series, default=0) + 1
-        self._next_sequence = self._file.sequence + 1
-        self._cursors = {sink: self._file.totals[sink].sequence for sink in self._sinks}
+        file.series.update(self._new_series)
+        self._next_id = max(file.series, default=0) + 1
+        self._next_sequence = file.sequence + 1
+        self._last_sequence = file.newest
+        self._cursors = {sink: file.totals[sink].sequence for sink in self._sinks}
+        # What is committed from now on is in the cache.
+        file.room.cached_from = self._next_sequence
 
     async def flush(self) -> None:
         """Commit what has been collected, as far as the disk allows."""
@@ -188,6 +204,10 @@ class Journal:
 
         ``series_ids`` are native uint32 (from `intern`), one for each of the finite ``values``.
         """
+        if len(series_ids) != 4 * len(values):
+            raise ValueError(f"{len(series_ids)} bytes of series ids for {len(values)} values")
+        if not values:
+            return
         self._runs.append((ts_ms, len(values)))
         self._series_ids.frombytes(series_ids)
         self._values.extend(values)
@@ -218,13 +238,15 @@ class Journal:
             return await self._commit_collected()
 
     async def _commit_collected(self) -> bool:
+        if not self._usable:
+            await self._recover(None, self._file)
         self._seal()
         acknowledgements = list(self._acknowledgements.values())
-        while True:
+        while self._usable:
             file = self._file
             batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
             series = list(self._new_series)
-            if batches or acknowledgements:
+            if batches or acknowledgements or file.full or self.disk_full:
                 try:
                     await self._in_thread(file.commit, batches, series, acknowledgements)
                 except TransientError as error:
@@ -232,13 +254,14 @@ class Journal:
                     return False
                 except JournalError as error:
                     await self._recover(error, file)
-                    return True
+                    return self._usable
             self._report_recovery()
             self.commits += 1
             self._settle(batches, len(series), acknowledgements)
             acknowledgements = []
             if len(self._unwritten) < ENTRIES_PER_COMMIT_MAX:
                 return True
+        return False
 
     def _settle(
         self, batches: list[Batch], series: int, acknowledgements: list[Acknowledgement]
@@ -260,23 +283,38 @@ class Journal:
         if self._cache:
             self._file.room.cached_from = self._cache[0].sequence
         if batches:
+            self._last_sequence = batches[-1].sequence
             self._announce()
 
-    async def _recover(self, error: JournalError, damaged: JournalFile) -> None:
-        """Go on with a new file. What was not durable yet is kept and numbered anew."""
-        if self._file is not damaged:
-            return
+    async def _recover(self, error: JournalError | None, damaged: JournalFile) -> None:
+        """Go on with a new file; None if an earlier attempt was refused by the disk."""
+        async with self._recovering:
+            if self._file is not damaged:
+                return
+            self._usable = False
+            try:
+                await self._in_thread(self._reopen, error, damaged)
+            except TransientError as refusal:
+                self._report_refusal(refusal)
+            finally:
+                if self._replacement is not None:
+                    self._adopt_replacement(self._replacement, damaged)
+
+    def _reopen(self, error: JournalError | None, damaged: JournalFile) -> None:
+        self._replacement = self._opened() if error is None else self._salvaged(error)
         damaged.close()
-        await self._in_thread(self._replace, error)
-        self._adopt()
+
+    def _adopt_replacement(self, file: JournalFile, damaged: JournalFile) -> None:
+        """What was not durable yet is kept and numbered anew; acknowledgements are not."""
+        waiting = [batch for batch in self._unwritten if batch.sequence > damaged.sequence]
+        self._adopt(file)
+        self._replacement, self._usable = None, True
         self._acknowledgements.clear()
         self._cache.clear()
         self._cached_samples = 0
-        waiting, self._unwritten = self._unwritten, []
+        self._unwritten = []
         for batch in waiting:
-            self._unwritten.append(
-                replace(batch, sequence=self._next_sequence, series=self._file.series)
-            )
+            self._unwritten.append(replace(batch, sequence=self._next_sequence, series=file.series))
             self._next_sequence += 1
         self._announce()
 
@@ -293,8 +331,8 @@ class Journal:
 
     @property
     def last_sequence(self) -> int:
-        """The newest entry that is durable."""
-        return self._next_sequence - 1 - len(self._unwritten)
+        """The newest entry that is durable; 0 if there has been none."""
+        return self._last_sequence
 
     def position(self, sink: str) -> int:
         """The sequence up to which a sink has acknowledged."""
@@ -311,15 +349,25 @@ class Journal:
             if batches:
                 file.room.claimed[sink] = batches[-1].sequence
             return batches
-        if after >= self.last_sequence:
+        last = self.last_sequence
+        if after >= last or not self._usable:
             return []
         try:
-            return await self._in_thread(
+            batches = await self._in_thread(
                 partial(file.read, sink, after, samples_max=samples_max, entries_max=entries_max)
             )
         except JournalError as error:
             await self._recover(error, file)
             return []
+        except TransientError as error:
+            log.warning("journal cannot be read now: %s", error)
+            return []
+        if self._file is not file:
+            return []  # A new one has come meanwhile: it numbers its batches anew.
+        if not batches:
+            # What there is, is meant for other sinks, or was dropped.
+            self._advance(Acknowledgement(sink, previous=after, sequence=last, delivered=0))
+        return batches
 
     def acknowledge(
         self,
@@ -331,16 +379,24 @@ class Journal:
     ) -> None:
         """A sink has taken these batches, but for the rejected samples.
 
-        Written with the next commit; a crash before it hands the same batches out again.
+        Written with the next commit; a crash before it hands the same batches out again. Batches
+        of a file that has been replaced since are ignored: the new file hands them out again.
         """
-        fresh = Acknowledgement(
-            sink=sink,
-            previous=self._cursors[sink],
-            sequence=batches[-1].sequence,
-            delivered=sum(map(len, batches)) - len(rejected),
-            duplicates=duplicates,
-            rejected=tuple(rejected),
+        if batches[-1].series is not self._file.series:
+            return
+        self._advance(
+            Acknowledgement(
+                sink=sink,
+                previous=self._cursors[sink],
+                sequence=batches[-1].sequence,
+                delivered=sum(map(len, batches)) - len(rejected),
+                duplicates=duplicates,
+                rejected=tuple(rejected),
+            )
         )
+
+    def _advance(self, fresh: Acknowledgement) -> None:
+        sink = fresh.sink
         waiting = self._acknowledgements.get(sink)
         self._acknowledgements[sink] = fresh if waiting is None else _joined(waiting, fresh)
         self._cursors[sink] = fresh.sequence

@@ -96,12 +96,17 @@ class Room:
     def give_up_ballast(self) -> bool:
         """The disk is full: free the ballast, and let the present size be the limit."""
         self.disk_full = True
-        ballast = self._ballast
-        if not ballast.exists():
+        if not self.drop_ballast():
             return False
-        ballast.unlink()
         pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
         self.limit(max(pages, 4 * RECLAIM_PAGES_MIN))
+        return True
+
+    def drop_ballast(self) -> bool:
+        """Free the ballast's room on the disk; False if that has been done."""
+        if not self._ballast.exists():
+            return False
+        self._ballast.unlink()
         return True
 
     def restore_ballast(self) -> None:

@@ -10,19 +10,28 @@ Source for the page, record and WAL layout: "Database File Format", sections 1.5
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
-import mmap
 import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from edge_agent.errors import JournalError
+from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import entry as codec
-from edge_agent.journal.books import LedgerRow, Quarantined, SinkTotals
+from edge_agent.journal import wal
+from edge_agent.journal.books import (
+    LedgerRow,
+    Quarantined,
+    SinkTotals,
+    ledger_row,
+    quarantine_row,
+)
 from edge_agent.journal.file import FORMAT, JournalFile
 from edge_agent.journal.room import PAGE_BYTES
 from edge_agent.model import Batch, Series
@@ -37,6 +46,7 @@ _LOCAL_MAX = PAGE_BYTES - 35
 _LOCAL_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23
 
 Value = None | int | float | str | bytes
+Recovered = tuple[Batch, str | None]
 OpenFile = Callable[[Path], JournalFile]
 
 
@@ -51,12 +61,12 @@ class Found:
     totals: dict[str, SinkTotals] = field(default_factory=dict)
     ledger: list[LedgerRow] = field(default_factory=list)
     quarantine: list[tuple[str, Quarantined]] = field(default_factory=list)
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    places: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[Batch, str | None]]:
         """Every entry that is whole, in sequence order, with the sinks it is meant for."""
         for sequence in sorted(self.places):
-            page, at = self.places[sequence]
+            _, page, at = self.places[sequence]
             row = self.pages.row(page, at)
             if row is None:
                 continue
@@ -73,34 +83,46 @@ class Pages:
     """The pages of a database file as its WAL leaves them."""
 
     def __init__(self, path: Path) -> None:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            self._main: mmap.mmap | bytes = (
-                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            )
-        wal = path.with_name(path.name + "-wal")
-        self._newer = _wal_pages(wal.read_bytes()) if wal.exists() else {}
-        self.count = max(size // PAGE_BYTES, *self._newer, 0)
+        self._newer: dict[int, bytes] = {}
+        newer = _beside(path, "-wal")
+        if newer.exists():
+            for _, pages in wal.commits(newer.read_bytes(), PAGE_BYTES):
+                self._newer |= pages
+        self._main = os.open(path, os.O_RDONLY)
+        self.count = max(os.fstat(self._main).st_size // PAGE_BYTES, *self._newer, 0)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._main)
 
     def page(self, number: int) -> bytes:
-        """One page, counted from 1; empty if the file does not reach so far."""
+        """One page, counted from 1; empty if it is beyond the file or the disk can't read it."""
         newer = self._newer.get(number)
         if newer is not None:
             return newer
-        data = self._main[(number - 1) * PAGE_BYTES : number * PAGE_BYTES]
+        if not 1 <= number <= self.count:
+            return b""
+        try:
+            data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
+        except OSError as error:
+            log.warning("journal recovery: page %d: %s", number, error.strerror)
+            return b""
         return data if len(data) == PAGE_BYTES else b""
 
     def free(self) -> set[int]:
-        """Numbers of the pages on the free list, as far as it can be followed."""
+        """Numbers of the pages on the free list, as far as it can be followed and believed."""
         first = self.page(1)
         free: set[int] = set()
         if first[:16] != _MAGIC:
             return free
-        (trunk,) = struct.unpack_from(">I", first, 32)
-        while trunk and trunk not in free and (page := self.page(trunk)):
-            free.add(trunk)
-            trunk, leaves = struct.unpack_from(">II", page)
-            free.update(struct.unpack_from(f">{min(leaves, PAGE_BYTES // 4 - 2)}I", page, 8))
+        pages, trunk = struct.unpack_from(">II", first, 28)
+        while trunk not in free and (page := self.page(trunk)):
+            following, leaves = struct.unpack_from(">II", page)
+            numbers = struct.unpack_from(f">{min(leaves, PAGE_BYTES // 4 - 2)}I", page, 8)
+            if len(numbers) != leaves or any(not 1 < number <= pages for number in numbers):
+                break
+            free.update(numbers, (trunk,))
+            trunk = following
         return free
 
     def cells(self, number: int) -> list[int]:
@@ -143,14 +165,14 @@ class Pages:
         return b"".join(parts)
 
 
-def scan(path: Path) -> Found:
+def scan(pages: Pages) -> Found:
     """Visit every page of a damaged file and its WAL."""
-    found = Found(Pages(path))
-    free = found.pages.free()
-    for number in range(1, found.pages.count + 1):
+    found = Found(pages)
+    free = pages.free()
+    for number in range(1, pages.count + 1):
         if number not in free:
-            for at in found.pages.cells(number):
-                row = found.pages.row(number, at)
+            for at in pages.cells(number):
+                row = pages.row(number, at)
                 if row is not None:
                     _sort_in(found, row, number, at)
     return found
@@ -161,10 +183,7 @@ def _sort_in(found: Found, row: list[Value], page: int, at: int) -> None:
     shape = "".join(_letter(value) for value in row)
     match shape:
         case "iiiiinib" | "iiiiitib":
-            sequence, first, last, samples, thinned, sinks, checksum, data = row
-            columns = (sequence, first, last, samples, thinned, sinks, data)
-            if codec.checksum(*columns) == checksum:  # type: ignore[arg-type]
-                found.places[sequence] = (page, at)  # type: ignore[index]
+            _place(found, row, page, at)
         case "ittttti" if codec.row_checksum(*row[:-1]) == row[-1]:
             found.series[row[0]] = Series(*row[1:6])  # type: ignore[index,arg-type]
         case "itiiiiiii" if codec.row_checksum(*row[1:-1]) == row[-1]:
@@ -174,56 +193,78 @@ def _sort_in(found: Found, row: list[Value], page: int, at: int) -> None:
                 found.totals[totals.sink] = totals
         case "iitiii" if row[1] == FORMAT and codec.row_checksum(*row[1:-1]) == row[-1]:
             found.journal_id, found.taken = row[2], row[4]  # type: ignore[assignment]
-        case "itiiiit" | "itniiit" | "itnnnit":
-            found.ledger.append(LedgerRow(*row[1:]))  # type: ignore[arg-type]
-        case "itiifti" | "itiiiti":
-            _, sink, series_id, ts_ms, value, reason, _ = row
-            sample = Quarantined(series_id, ts_ms, float(value), reason)  # type: ignore[arg-type]
-            found.quarantine.append((sink, sample))  # type: ignore[arg-type]
+        case "itiiiiti" | "itniiiti" | "itnnniti":
+            with contextlib.suppress(JournalError):
+                found.ledger.append(ledger_row(row))
+        case "itiiftii" | "itiiitii":
+            row[4] = float(row[4])  # type: ignore[arg-type]  # SQLite stores 2.0 as 2
+            with contextlib.suppress(JournalError):
+                found.quarantine.append(quarantine_row(row))
+
+
+def _place(found: Found, row: list[Any], page: int, at: int) -> None:
+    """Note where an entry lies."""
+    sequence, first, last, samples, thinned, sinks, checksum, data = row
+    if codec.checksum(sequence, first, last, samples, thinned, sinks, data) != checksum:
+        return
+    # Two versions of an entry are seen only without the free list: the thinner one is the newer.
+    if sequence not in found.places or found.places[sequence][0] <= thinned:
+        found.places[sequence] = (thinned, page, at)
 
 
 def replace(path: Path, open_file: OpenFile, sinks: Iterable[str]) -> str:
     """Build a new journal from what a damaged one still holds, and put it in its place.
 
     The damaged file and its WAL are kept beside it. Returns what was recovered and lost, in words.
-    A crash at any moment is mended by `finish`.
+    A crash at any moment is mended by `finish`. Raises ``TransientError`` if the disk refuses:
+    then nothing has been replaced.
     """
-    fresh_path = _fresh(path)
-    _remove(fresh_path)
-    found = scan(path)
-    fresh = open_file(fresh_path)
-    fresh.room.active = frozenset(sinks)
-    recovered, lost = _carry_over(found, fresh)
-    fresh.close()
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    kept = path.with_name(f"{path.name}.damaged-{stamp}")
-    number = 1
-    while kept.exists():
-        number += 1
-        kept = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    wal = path.with_name(path.name + "-wal")
-    if wal.exists():
-        shutil.copyfile(wal, kept.with_name(kept.name + "-wal"))
-    path.rename(kept)
+    with _translated(path):
+        path.touch()  # All that is left of it may be its WAL.
+        fresh_path = _fresh(path)
+        _remove(fresh_path)
+        with contextlib.closing(Pages(path)) as pages:
+            recovered, lost = _rebuild(scan(pages), open_file, fresh_path, sinks)
+        kept = _name_for(path)
+        log_path = _beside(path, "-wal")
+        if log_path.exists():
+            shutil.copyfile(log_path, _beside(kept, "-wal"))
+        _sync_folder(path)
+        path.rename(kept)
     finish(path)
     losses = ", ".join(f"{sink} lost {samples}" for sink, samples in lost.items()) or "none lost"
     return f"{recovered} pending samples recovered; {losses}; the damaged file is {kept}"
 
 
 def finish(path: Path) -> None:
-    """Bring an interrupted replacement to its end: the new file in place, or gone."""
+    """Bring an interrupted replacement to its end: the new file in place, or gone.
+
+    Raises ``TransientError`` if the disk refuses.
+    """
     fresh = _fresh(path)
-    if path.exists():
-        _remove(fresh)
-    elif fresh.exists():
-        # The damaged file's WAL must not be taken for the new file's.
-        _remove(path)
-        fresh.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with _translated(path):
+        if path.exists():
+            _remove(fresh)
+        elif fresh.exists():
+            # The damaged file's WAL must not be taken for the new file's.
+            _remove(path)
+            fresh.rename(path)
+            _sync_folder(path)
+
+
+def _rebuild(
+    found: Found, open_file: OpenFile, path: Path, sinks: Iterable[str]
+) -> tuple[int, dict[str, int]]:
+    """Write the new file; returns the samples that were recovered, and losses per sink."""
+    fresh = open_file(path)
+    try:
+        fresh.room.active = frozenset(sinks)
+        recovered, lost = _carry_over(found, fresh)
+    finally:
+        fresh.close()
+    if _beside(path, "-wal").exists():
+        raise TransientError(f"{path}: the disk does not take the recovered journal")
+    return recovered, lost
 
 
 def _carry_over(found: Found, fresh: JournalFile) -> tuple[int, dict[str, int]]:
@@ -232,55 +273,94 @@ def _carry_over(found: Found, fresh: JournalFile) -> tuple[int, dict[str, int]]:
     fresh.restore_books(
         taken=found.taken or 0,
         totals=[found.totals.get(sink, SinkTotals(sink)) for sink in known],
-        ledger=found.ledger,
+        ledger=[_with_known_series(row, found.series) for row in found.ledger],
         quarantine=[row for row in found.quarantine if row[1].series_id in found.series],
     )
-    waiting: list[tuple[Batch, str | None]] = []
+    series = list(found.series.items())
     samples = 0
+    for step in _steps(found, known):
+        if not _restored(fresh, step, series):
+            break
+        samples += sum(len(batch) for batch, _ in step)
+    lost = fresh.balance(found.taken, set(known) - found.totals.keys())
+    return samples, lost
+
+
+def _steps(found: Found, known: list[str]) -> Iterator[list[Recovered]]:
+    """The pending entries, a transaction's worth at a time, each with the sinks it waits for."""
+    step: list[Recovered] = []
+    cursors = {sink: found.totals.get(sink, SinkTotals(sink)).sequence for sink in known}
     for batch, sinks in found.entries():
         names = [
             sink
             for sink in known
-            if (sinks is None or sink in sinks.split(","))
-            and batch.sequence > found.totals.get(sink, SinkTotals(sink)).sequence
+            if (sinks is None or sink in sinks.split(",")) and batch.sequence > cursors[sink]
         ]
-        if not names:
-            continue
-        samples += len(batch)
-        waiting.append((batch, None if names == known else ",".join(names)))
-        if len(waiting) >= ENTRIES_PER_STEP:
-            fresh.restore_entries(waiting, found.series.items())
-            waiting = []
-    fresh.restore_entries(waiting, found.series.items())
-    lost = fresh.balance(found.taken, set(known) - found.totals.keys())
-    return samples, lost
+        if names:
+            step.append((batch, None if names == known else ",".join(names)))
+        if len(step) >= ENTRIES_PER_STEP:
+            yield step
+            step = []
+    yield step
+
+
+def _restored(fresh: JournalFile, step: list[Recovered], series: list[tuple[int, Series]]) -> bool:
+    """Write a step down. On a full disk the ballast goes first; False if that is not enough."""
+    while True:
+        try:
+            fresh.restore_entries(step, series)
+        except TransientError as error:
+            if not fresh.room.drop_ballast():
+                log.warning("journal recovery: the rest stays in the damaged file: %s", error)
+                return False
+        else:
+            return True
+
+
+def _with_known_series(row: LedgerRow, series: Mapping[int, Series]) -> LedgerRow:
+    """A number whose series is lost will name another one."""
+    return row if row.series_id in series else dataclasses.replace(row, series_id=None)
 
 
 def _fresh(path: Path) -> Path:
     return path.with_suffix(".new")
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        _beside(path, suffix).unlink(missing_ok=True)
 
 
-def _wal_pages(data: bytes) -> dict[int, bytes]:
-    """The newest version of each page in a WAL's present generation."""
-    pages: dict[int, bytes] = {}
-    uncommitted: dict[int, bytes] = {}
-    if len(data) < 32:
-        return pages
-    salts = data[16:24]
-    for at in range(32, len(data) - 24 - PAGE_BYTES + 1, 24 + PAGE_BYTES):
-        number, pages_after_commit = struct.unpack_from(">II", data, at)
-        if data[at + 8 : at + 16] != salts:
-            break
-        uncommitted[number] = data[at + 24 : at + 24 + PAGE_BYTES]
-        if pages_after_commit:
-            pages.update(uncommitted)
-            uncommitted.clear()
-    return pages
+def _name_for(path: Path) -> Path:
+    """A name for the damaged file that is not taken."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    kept = path.with_name(f"{path.name}.damaged-{stamp}")
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
+    return kept
+
+
+def _sync_folder(path: Path) -> None:
+    """Make renames durable."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(f"{path}: recovery: {error.strerror}") from error
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

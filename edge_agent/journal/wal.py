@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
-INDEX_BYTES = 48
 _MAGIC = (0x377F0682, 0x377F0683)
 _SALTS = slice(16, 24)
 _INDEX_FRAMES = struct.Struct("=I")
@@ -47,7 +46,7 @@ def damaged(data: bytes, page_bytes: int, index: bytes) -> bool:
         return False
     if not _sound(data):
         return True
-    (understood,) = _INDEX_FRAMES.unpack_from(index, _INDEX_FRAMES_AT)
+    understood: int = _INDEX_FRAMES.unpack_from(index, _INDEX_FRAMES_AT)[0]
     return max((number for number, _ in commits(data, page_bytes)), default=0) > understood
 
 

@@ -44,8 +44,6 @@ BACKOFF_MAX_S = 15.0
 """A destination that returns is noticed within this time."""
 FAULTS_MAX = 5
 IDLE_WAIT_S = 1.0
-BACKLOG_ENTRIES = 10
-"""With more waiting than this a sink is behind, and gathering would only delay it further."""
 
 
 class DeliveryRunner:
@@ -74,12 +72,12 @@ class DeliveryRunner:
         self._now_ms = now_ms
         self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
         self._faults: tuple[int, int] = (0, 0)  # sequence, times
-        self._draining = False
+        self._draining = asyncio.Event()
         self._idle = asyncio.Event()
 
     def drain(self) -> None:
         """Deliver without waiting for more to gather: the agent is about to stop."""
-        self._draining = True
+        self._draining.set()
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until the sink has acknowledged everything that is durable, at most so long."""
@@ -123,25 +121,30 @@ class DeliveryRunner:
 
     async def _deliver_all(self) -> None:
         """Deliver until something fails, or the journal is replaced."""
-        loop = asyncio.get_running_loop()
         journal_id = self._journal.journal_id
-        flushed_at = loop.time()
+        flush_at = 0.0
         while self._journal.journal_id == journal_id:
-            gather_s = flushed_at + self._pace.flush_interval_s - loop.time()
-            if gather_s > 0 and not self._draining and self._waiting_entries < BACKLOG_ENTRIES:
-                await asyncio.sleep(min(gather_s, IDLE_WAIT_S))
-                continue
-            flushed_at = loop.time()
             batches = await self._journal.read(
                 self.sink.name, samples_max=1 if self._faults[1] else self._pace.samples_max
             )
             if batches:
                 await self._deliver(batches, journal_id)
-            else:
-                self.oldest_ts_ms = None
-                self._recovered()
-                self._idle.set()
-                await self._journal.wait(IDLE_WAIT_S)
+                continue
+            self.oldest_ts_ms = None
+            self._recovered()
+            self._idle.set()
+            await self._journal.wait(IDLE_WAIT_S)
+            flush_at = await self._gather(flush_at)
+
+    async def _gather(self, flush_at: float) -> float:
+        """Let samples gather until the flush is due; returns when the next one is."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(flush_at):
+                await self._draining.wait()
+        except TimeoutError:
+            pass
+        return loop.time() + self._pace.flush_interval_s
 
     @property
     def _waiting_entries(self) -> int:

@@ -1,7 +1,9 @@
 """Modbus TCP.
 
-pymodbus gives the transport and the request frames. What it makes of replies is too trusting for
-a pipeline that must never invent a value, so the receiving side is ours (`_Wire`):
+pymodbus gives the transport and the request frames. Its receiving side (3.16) is too trusting for
+a pipeline that must never invent a value: it forgets half a reply when the next request goes out,
+takes transaction 0 for any, waits on after garbage and lets exceptions out of `data_received`. So
+that side is ours (`_Wire`):
 
 * Frames are cut from one buffer that lives as long as the connection. The half of a reply that
   arrives after its request was given up is still recognised as that reply's half.
@@ -70,9 +72,9 @@ _REQUESTS: Final[Mapping[str, type[ModbusPDU]]] = {
     "input": ReadInputRegistersRequest,
     "holding": ReadHoldingRegistersRequest,
 }
-_ADDRESS_HINT: Final = (
-    "the device lacks a cell of this range; with ?gap_max=0 in `conn` only cells that the map"
-    " names are read"
+_GAPS_HINT: Final = (
+    "the request reads cells between the tags too; with ?gap_max=0 in `conn` it reads only those"
+    " that the map names"
 )
 
 
@@ -177,7 +179,8 @@ class _Prepared:
                 name = ExcCodes(code).name
             except ValueError:
                 name = "unknown"
-            hint = _ADDRESS_HINT if code == ExcCodes.ILLEGAL_ADDRESS else ""
+            helps = code == ExcCodes.ILLEGAL_ADDRESS and _reads_gaps(self.block)
+            hint = _GAPS_HINT if helps else ""
             return DeviceError(f"{self._where}: exception {code} {name}", hint=hint)
         if body[0] != function:
             return DeviceError(f"{self._where}: function {body[0]} answered, {function} was asked")
@@ -185,6 +188,16 @@ class _Prepared:
             f"{self._where}: {len(body) - 2} bytes of data, said to be {body[1]},"
             f" expected {self._decoder.size_bytes}"
         )
+
+
+def _reads_gaps(block: Block) -> bool:
+    """Whether some of the block's cells belong to no tag."""
+    wanted = {
+        cell
+        for address in block.addresses
+        for cell in range(address.offset, address.offset + address.width)
+    }
+    return len(wanted) < block.count
 
 
 class _Wire(TransactionManager):
@@ -234,10 +247,7 @@ class _Wire(TransactionManager):
         if self._ended is not None:
             return
         self._ended = reason
-        transport = self.transport
         self.close()
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()  # what is still unsent is of no use to anyone
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(self._error())
 

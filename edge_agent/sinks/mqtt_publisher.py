@@ -142,9 +142,12 @@ class Publisher(asyncio.Protocol):
         self._window = window
         self._finished = self._loop.create_future()
         self._progress_at = self._loop.time()
-        self._advance(window)
-        await self._finished
-        self._window = self._finished = None
+        try:
+            self._advance(window)
+            await self._finished
+        finally:
+            self._finished = None  # from here on nothing of this window is sent any more
+        self._window = None
 
     async def close(self, farewell: bytes = b"") -> None:
         """Send ``farewell`` and DISCONNECT, and hang up. Never raises; bounded; twice is fine."""
@@ -176,9 +179,8 @@ class Publisher(asyncio.Protocol):
             self._unread = self._receive(data)
         except ValueError as error:
             self._fail(f"broke the protocol: {error}", cause=error)
-        window = self._window
-        if window is not None and self._error is None:
-            self._advance(window)
+        if self._window is not None:
+            self._advance(self._window)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop, once."""
@@ -243,18 +245,20 @@ class Publisher(asyncio.Protocol):
             self._accepted.set_result(None)
 
     def _advance(self, window: PublishWindow) -> None:
+        if self._finished is None or self._finished.done():
+            return
         packets = window.take()
         if packets:
             self._write(packets)  # which carries TCP's acknowledgement of what was read
         elif window.unanswered and _QUICKACK is not None and self._socket is not None:
             self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        if window.done and self._finished is not None and not self._finished.done():
+        if window.done:
             self._finished.set_result(None)
 
     def _tick(self) -> None:
         """All that is about time: silence, PUBACKs that do not come, the broker's keep-alive."""
         now = self._loop.time()
-        due = self._window.unanswered if self._window is not None else 0
+        due = self._window.unanswered if self._window is not None and self._finished else 0
         if due and now - self._progress_at > self._ack_timeout_s:
             self._fail(f"no PUBACK within {self._ack_timeout_s:g} s, {due} messages unanswered")
         elif now - self._heard_at > self._keep_alive_s * 1.5:

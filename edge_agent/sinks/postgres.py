@@ -72,8 +72,8 @@ class _Session:
 class PostgresSink:
     """Delivers to plc_raw with a dsn that needs no more than the role `ingest`.
 
-    ``agent_id`` is shown in pg_stat_activity; ``command_timeout_s`` bounds each of the three to seven
-    commands of a delivery. Raises ``ConfigError`` for a dsn that can't be one.
+    ``agent_id`` is shown in pg_stat_activity; ``command_timeout_s`` bounds each command of a
+    delivery, four as a rule. Raises ``ConfigError`` for a dsn that can't be one.
     A batch at or below the cursor counts as delivered; ``deliver`` returns the rows that plc_raw
     had from elsewhere.
     """

@@ -44,10 +44,9 @@ log = logging.getLogger(__name__)
 CLOSING_GRACE_MS: Final = 3_000
 """How long after its end a minute stays open: the journal's commit and the delivery take time, and
 a batch that comes later costs a second write of its slices."""
-SAMPLES_PER_GROUPING_STEP: Final = 50_000
-"""About 7 ms of a PC's core, 30 ms of a Pi's."""
 SLICES_PER_STEP: Final = 400
-"""About 10 ms of a PC's core, 45 ms of a Pi's; each step costs one fsync."""
+SAMPLES_PER_STEP: Final = 30_000
+"""About 10 ms of a PC's core, 45 ms of a Pi's. Each step that writes costs one fsync."""
 SAMPLES_PER_FOLD_MAX: Final = 2_000_000
 """Grouped samples lie in memory at 10 bytes each: 20 MB. A minute at 25,000/s is 1.5 million."""
 
@@ -141,7 +140,7 @@ class Fold:
                     offsets_ms.append(offset_ms)
                     values.append(value)
             grouped += len(batch.values)
-            if grouped >= SAMPLES_PER_GROUPING_STEP:
+            if grouped >= SAMPLES_PER_STEP:
                 grouped = 0
                 yield
 

@@ -32,8 +32,12 @@ RETURN CASE WHEN abs(total) < 1e-290 THEN 0 ELSE total / samples::double precisi
 -- work leaves everything to it.
 CREATE OR REPLACE FUNCTION public.plc_rollup(minutes_max integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
--- Fresh rows are not in the statistics yet; a minute is always found best by its index.
-SET enable_seqscan = off SET plan_cache_mode = force_custom_plan
+-- The rows are too fresh for the statistics, and the best plan is always the same one: find the
+-- minute by its index, group it in memory (a sort would spill to disk), look the last row of each
+-- tag up by the primary key, and leave the other cores alone.
+SET enable_seqscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET work_mem = '32MB' SET jit = off SET max_parallel_workers_per_gather = 0
+SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     minutes timestamptz[];

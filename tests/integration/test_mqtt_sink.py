@@ -1,0 +1,564 @@
+"""The MQTT sink against a real Mosquitto, and against a broker of ours that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiomqtt
+import mqtt5
+import pytest
+import uvloop
+
+from edge_agent.errors import ConfigError, RejectedRows, TransientError
+from edge_agent.model import Batch, Series
+from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sinks.message import MessageRenderer
+from edge_agent.sinks.mqtt import MqttSink, parse_url
+from tests.servers import Mosquitto, free_port
+
+JOURNAL = JournalIdentity("edge-1", "journal-1")
+STATUS = "edge-agent/edge-1/status"
+PATIENCE_S = 20.0
+# Mosquitto drops what waits for a slow subscriber beyond 1,000 messages; these tests count them.
+KEEP_ALL = "max_queued_messages 0\n"
+SERIES = {
+    **{n: Series("A1", "L1", f"PUMP{n:02}", "PRESS", "bar") for n in range(1, 10)},
+    10: Series("평택", "1라인", "펌프 01", '압력 "A"', "℃"),
+}
+
+
+def batch_of(sequence: int, size: int, series_ids: Sequence[int] = tuple(SERIES)) -> Batch:
+    """Samples of all series in turn, ten to a time, each with a value of its own."""
+    first_ts_ms = 1_755_432_000_000 + sequence * 60_000
+    runs = [(first_ts_ms + n, min(10, size - n)) for n in range(0, size, 10)]
+    return Batch(
+        sequence=sequence,
+        runs=runs,
+        series_ids=array("I", [series_ids[n % len(series_ids)] for n in range(size)]),
+        values=array("d", [sequence * 1_000_000 + n + 0.5 for n in range(size)]),
+        series=SERIES,
+    )
+
+
+def messages_of(*batches: Batch) -> list[tuple[str, bytes]]:
+    """What a subscriber has to receive."""
+    return [
+        (topic.decode(), payload)
+        for batch in batches
+        for part in MessageRenderer().render(batch)
+        for topic, payload in zip(part.topics, part.payloads, strict=True)
+    ]
+
+
+def by_topic(messages: Sequence[tuple[str, bytes]]) -> dict[str, list[bytes]]:
+    """Messages per topic, in order."""
+    grouped: dict[str, list[bytes]] = defaultdict(list)
+    for topic, payload in messages:
+        grouped[topic].append(payload)
+    return grouped
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "mosquitto", "allow_anonymous true\n" + KEEP_ALL) as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(url: str, *, ack_timeout_s: float = 10.0) -> AsyncIterator[MqttSink]:
+    """A sink, open, and closed in the end."""
+    sink = MqttSink(agent_id="edge-1", url=url, ack_timeout_s=ack_timeout_s)
+    try:
+        await sink.open(JOURNAL)
+        yield sink
+    finally:
+        await sink.close()
+
+
+Receive = Callable[[int], Awaitable[list[tuple[str, bytes]]]]
+
+
+@asynccontextmanager
+async def subscribed(port: int, topic: str) -> AsyncIterator[Receive]:
+    """A subscriber; what it yields waits for that many messages."""
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        await client.subscribe(topic, qos=1)
+
+        async def receive(count: int) -> list[tuple[str, bytes]]:
+            received: list[tuple[str, bytes]] = []
+            async with asyncio.timeout(PATIENCE_S):
+                while len(received) < count:
+                    message = await anext(client.messages)
+                    assert isinstance(message.payload, bytes)
+                    received.append((str(message.topic), message.payload))
+            return received
+
+        yield receive
+
+
+async def test_a_subscriber_receives_what_was_handed_over(broker: Mosquitto) -> None:
+    """Bytes and order per tag, over several batches, with Korean names."""
+    batches = [batch_of(1, 2_345), batch_of(2, 1), batch_of(3, 777)]
+    async with subscribed(broker.port, "plc/#") as receive, opened(broker.url) as sink:
+        assert await sink.deliver(batches) == 0
+        expected = messages_of(*batches)
+        received = await receive(len(expected))
+    assert by_topic(received) == by_topic(expected)
+    assert "plc/평택/펌프 01/압력 \"A\"" in by_topic(received)
+
+
+async def test_a_huge_backlog_arrives_whole(broker: Mosquitto) -> None:
+    """50,000 messages in one call, none twice."""
+    batches = [batch_of(sequence, 5_000) for sequence in range(10)]
+    async with subscribed(broker.port, "plc/#") as receive, opened(broker.url) as sink:
+        delivery = asyncio.create_task(sink.deliver(batches))
+        received = await receive(50_000)
+        assert await delivery == 0
+    assert by_topic(received) == by_topic(messages_of(*batches))
+
+
+def test_it_runs_on_uvloop(broker: Mosquitto) -> None:
+    """The agent's event loop; its sockets are not Python's."""
+
+    async def deliver() -> int:
+        async with opened(broker.url) as sink:
+            return await sink.deliver([batch_of(1, 3_000)])
+
+    assert uvloop.run(deliver()) == 0
+
+
+async def test_nothing_to_deliver_is_delivered(broker: Mosquitto) -> None:
+    """No batch needs no broker's word."""
+    async with opened(broker.url) as sink:
+        assert await sink.deliver([]) == 0
+
+
+async def test_small_batches_do_not_wait_for_delayed_acknowledgements(broker: Mosquitto) -> None:
+    """Send-and-wait against a default Mosquitto takes 45 ms per 20 messages: 4.5 s for these."""
+    async with opened(broker.url) as sink:
+        started = time.monotonic()
+        await sink.deliver([batch_of(1, 2_000)])
+        assert time.monotonic() - started < 2
+
+
+async def test_a_denied_topic_is_rejected_and_the_rest_arrives(tmp_path: Path) -> None:
+    """Guarantee 4: the broker's ACL denies one tag; exactly its rows come back, with the reason."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite plc/A1/#\ntopic deny plc/A1/PUMP03/PRESS\n")
+    acl.chmod(0o700)
+    batches = [batch_of(5, 100, [1, 2, 3]), batch_of(6, 50, [3, 1])]
+    config = f"allow_anonymous true\nacl_file {acl}\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as broker:
+        async with subscribed(broker.port, "plc/#") as receive, opened(broker.url) as sink:
+            with pytest.raises(RejectedRows) as caught:
+                await sink.deliver(batches)
+            expected = [
+                message for message in messages_of(*batches) if "PUMP03" not in message[0]
+            ]
+            assert by_topic(await receive(len(expected))) == by_topic(expected)
+            assert await sink.deliver([batch_of(7, 10, [1])]) == 0
+    rows = [
+        (batch.sequence, index)
+        for batch in batches
+        for index, series_id in enumerate(batch.series_ids)
+        if series_id == 3
+    ]
+    assert [(row.sequence, row.index) for row in caught.value.rows] == rows
+    assert {row.reason for row in caught.value.rows} == {"broker: not authorized (135)"}
+
+
+async def test_a_message_over_the_brokers_limits_is_rejected(tmp_path: Path) -> None:
+    """Announced (packet size) or not (message size): that row is refused, the others arrive."""
+    small = batch_of(1, 2, [1])
+    limit = len(messages_of(small)[0][1]) + 5
+    batch = batch_of(1, 40, [1, 10, 2])
+    for setting, reason in [
+        (f"max_packet_size {limit + 30}", "packet too large: "),
+        (f"message_size_limit {limit}", "broker: packet too large (149)"),
+    ]:
+        config = f"allow_anonymous true\n{setting}\n"
+        with Mosquitto(tmp_path / setting.replace(" ", "-"), config) as broker:
+            async with opened(broker.url) as sink:
+                with pytest.raises(RejectedRows) as caught:
+                    await sink.deliver([batch])
+        assert [row.index for row in caught.value.rows] == list(range(1, 40, 3))
+        assert all(row.reason.startswith(reason) for row in caught.value.rows)
+
+
+async def test_a_name_that_is_no_topic_does_not_stop_the_others(broker: Mosquitto) -> None:
+    """Mosquitto would end the connection over a wildcard, again at every attempt."""
+    series = {1: SERIES[1], 2: SERIES[2]._replace(tag="PRESS+#")}
+    batch = Batch(1, [(0, 4)], array("I", [1, 2, 1, 2]), array("d", [1, 2, 3, 4]), series)
+    async with opened(broker.url) as sink:
+        with pytest.raises(RejectedRows) as caught:
+            await sink.deliver([batch])
+    assert [row.index for row in caught.value.rows] == [1, 3]
+
+
+async def test_a_killed_broker_is_noticed_at_once(broker: Mosquitto) -> None:
+    """SIGKILL in the middle of a delivery; when it is back, the same sink goes on."""
+    batches = [batch_of(sequence, 5_000) for sequence in range(20)]
+    async with opened(broker.url) as sink:
+        delivery = asyncio.create_task(sink.deliver(batches))
+        await asyncio.sleep(0.1)
+        assert not delivery.done()
+        broker.stop(signal.SIGKILL)
+        killed_at = time.monotonic()
+        with pytest.raises(TransientError, match="connection lost"):
+            await delivery
+        assert time.monotonic() - killed_at < 1
+        with pytest.raises(TransientError, match="cannot connect"):
+            await sink.open(JOURNAL)
+        broker.start()
+        await sink.open(JOURNAL)
+        assert 0 < await sink.deliver(batches) < 100_000
+
+
+async def test_a_broker_that_shuts_down_says_so(broker: Mosquitto) -> None:
+    """DISCONNECT with a reason reaches the error, also when it comes between deliveries."""
+    async with opened(broker.url) as sink:
+        broker.stop()
+        with pytest.raises(TransientError, match=r"disconnected us: server shutting down \(139\)"):
+            await sink.deliver([batch_of(1, 10)])
+
+
+async def test_a_frozen_broker_is_given_up_after_the_ack_timeout(broker: Mosquitto) -> None:
+    """SIGSTOP: the connection stands and no PUBACK comes. Closing does not wait for it either."""
+    async with opened(broker.url, ack_timeout_s=0.4) as sink:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(TransientError, match="no PUBACK within 0.4 s, 20 messages"):
+                await sink.deliver([batch_of(1, 1_000)])
+            await sink.close()
+            assert 0.4 <= time.monotonic() - started < 1.5
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_closing_towards_a_frozen_broker_is_bounded(broker: Mosquitto) -> None:
+    """Shutdown has little time."""
+    async with opened(broker.url) as sink:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            await sink.close()
+            assert time.monotonic() - started < 4
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_a_cancelled_delivery_sends_no_more_and_closes_politely(broker: Mosquitto) -> None:
+    """After a cancellation the status still says `stopped`, and a new open delivers the rest."""
+    batches = [batch_of(sequence, 5_000) for sequence in range(4)]
+    async with subscribed(broker.port, STATUS) as receive, opened(broker.url) as sink:
+        delivery = asyncio.create_task(sink.deliver(batches))
+        await asyncio.sleep(0.05)
+        delivery.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await delivery
+        with pytest.raises(TransientError, match="cut short"):
+            await sink.deliver(batches)
+        await sink.open(JOURNAL)
+        assert await sink.deliver(batches) > 0
+        await sink.close()
+        statuses = [json.loads(payload) for _, payload in await receive(4)]
+    assert [status["status"] for status in statuses] == ["online", "offline"] * 2
+
+
+async def test_status_tells_a_stop_from_a_lost_connection(broker: Mosquitto) -> None:
+    """Retained: online while open, offline/stopped after close, the last will after a cut."""
+
+    async def retained() -> dict[str, str]:
+        async with subscribed(broker.port, STATUS) as receive:
+            ((_, payload),) = await receive(1)
+        status: dict[str, str] = json.loads(payload)
+        return status
+
+    sink = MqttSink(agent_id="edge-1", url=broker.url, version="9.8.7")
+    await sink.open(JOURNAL)
+    online = {"status": "online", "agent": "edge-1", "version": "9.8.7"}
+    assert await retained() == online
+    await sink.close()
+    await sink.close()
+    assert await retained() == online | {"status": "offline", "reason": "stopped"}
+    async with subscribed(broker.port, STATUS) as receive:
+        await sink.open(JOURNAL)
+        assert sink._publisher is not None
+        assert sink._publisher._transport is not None
+        sink._publisher._transport.abort()
+        last = (await receive(3))[-1][1]
+    assert json.loads(last) == online | {"status": "offline", "reason": "connection lost"}
+    with pytest.raises(TransientError, match="connection lost"):
+        await sink.deliver([batch_of(1, 1)])
+    await sink.close()
+
+
+async def test_a_wrong_password_is_told_with_what_to_check(tmp_path: Path) -> None:
+    """The hint names the settings; the password stands neither in the text nor in the hint."""
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "agent", "right"], check=True)
+    passwords.chmod(0o700)
+    with Mosquitto(tmp_path / "mosquitto", f"password_file {passwords}\n") as broker:
+        sink = MqttSink(agent_id="a", url=broker.url, username="agent", password="wr0ng")
+        with pytest.raises(TransientError, match=r"not authorized \(135\)") as caught:
+            await sink.open(JOURNAL)
+        await sink.close()
+        assert "username, password" in caught.value.hint
+        assert "wr0ng" not in f"{caught.value}{caught.value.hint}{sink!r}"
+        sink = MqttSink(agent_id="a", url=broker.url, username="agent", password="right")
+        await sink.open(JOURNAL)
+        assert await sink.deliver([batch_of(1, 30)]) == 0
+        await sink.close()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and certificates of a server on 127.0.0.1 and of a client."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=plant-ca")
+    for name in ("server", "client"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-out", f"{name}.pem", "-extfile", f"{name}.ext"),
+        )
+    openssl("rsa", "-in", "client.key", "-aes128", "-passout", "pass:x", "-out", "locked.key") \
+        if False else openssl(
+            "ec", "-in", "client.key", "-aes128", "-passout", "pass:x", "-out", "locked.key"
+        )
+    return folder
+
+
+@pytest.fixture
+def tls_broker(tmp_path: Path, certificates: Path) -> Iterator[Mosquitto]:
+    config = (
+        f"cafile {certificates}/ca.pem\ncertfile {certificates}/server.pem\n"
+        f"keyfile {certificates}/server.key\nrequire_certificate true\n"
+        "use_identity_as_username true\nallow_anonymous false\n"
+    )
+    with Mosquitto(tmp_path / "mosquitto", config) as server:
+        yield server
+
+
+async def test_tls_with_a_client_certificate(tls_broker: Mosquitto, certificates: Path) -> None:
+    """The window works through TLS as it does without."""
+    sink = MqttSink(
+        agent_id="edge-1",
+        url=f"mqtts://127.0.0.1:{tls_broker.port}",
+        ca_file=certificates / "ca.pem",
+        cert_file=certificates / "client.pem",
+        key_file=certificates / "client.key",
+    )
+    await sink.open(JOURNAL)
+    assert await sink.deliver([batch_of(1, 2_000)]) == 0
+    await sink.close()
+
+
+async def test_tls_that_fails_is_told_for_what_it_is(
+    tls_broker: Mosquitto, certificates: Path, tmp_path: Path
+) -> None:
+    """No certificate, an unknown authority, a missing file, an encrypted key: never a hang."""
+    ca_file = certificates / "ca.pem"
+    (tmp_path / "empty.pem").touch()
+    for files, text in [
+        ({"ca_file": ca_file}, "certificate required|connection lost|cannot connect"),
+        ({}, "certificate verify failed"),
+        ({"ca_file": tmp_path / "absent.pem"}, "cannot load the TLS files.*No such file"),
+        ({"ca_file": tmp_path / "empty.pem"}, "cannot load the TLS files"),
+        (
+            {
+                "ca_file": ca_file,
+                "cert_file": certificates / "client.pem",
+                "key_file": certificates / "locked.key",
+            },
+            "cannot load the TLS files",
+        ),
+    ]:
+        sink = MqttSink(agent_id="e", url=f"mqtts://127.0.0.1:{tls_broker.port}", **files)
+        with pytest.raises(TransientError, match=text):
+            await sink.open(JOURNAL)
+        await sink.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("mqtt://broker.local", ("mqtt", "broker.local", 1883)),
+        ("mqtts://10.0.0.5/", ("mqtts", "10.0.0.5", 8883)),
+        ("MQTT://[::1]:1884", ("mqtt", "::1", 1884)),
+    ],
+)
+def test_addresses(url: str, place: tuple[str, str, int]) -> None:
+    """Scheme, host, and the scheme's own port unless another is given."""
+    assert parse_url(url) == place
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost", "localhost:1883", "http://h", "mqtt://", "mqtt://:1883", "mqtt://h:x"),
+        *("mqtt://h:70000", "mqtt://h:0", "mqtt://h/topic", "mqtt://h?x=1", "mqtt://[::1"),
+        *(f"mqtt://{'a' * 70}.de", "mqtt://user:s3cret@h", "mqtt://us:s3cret@[h", "mqtt://:s3cret@h"),
+    ],
+)
+def test_a_bad_address_is_refused_without_io(url: str) -> None:
+    """What is allowed is said; a password in the address is not repeated."""
+    with pytest.raises(ConfigError, match=r"mqtt\.url: .*(allowed: mqtt://|mqtt\.username)") as caught:
+        MqttSink(agent_id="a", url=url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_certificates_without_tls_are_a_mistake() -> None:
+    """Nobody should believe to be encrypted who is not."""
+    with pytest.raises(ConfigError, match="mqtts://"):
+        MqttSink(agent_id="a", url="mqtt://h", ca_file=Path("ca.pem"))
+    with pytest.raises(ConfigError, match=r"mqtt\.cert_file"):
+        MqttSink(agent_id="a", url="mqtts://h", key_file=Path("client.key"))
+
+
+class FakeBroker:
+    """A broker that follows a script: it takes the login and hands each PUBLISH to ``answer``.
+
+    What ``answer`` returns is sent, cut into pieces of 1 to 3 bytes; ``None`` hangs up. It counts
+    how many publishes were ever unanswered at once, the status message aside.
+    """
+
+    def __init__(self, connack: bytes | None = None) -> None:
+        self.connack = mqtt5.ConnAckPacket(receive_max=3).write() if connack is None else connack
+        self.port = free_port()
+        self.waiting: list[int] = []
+        self.waiting_max = 0
+        self.pings = 0
+        self.payloads: list[bytes] = []
+        self.disconnects = 0
+        self.answers_pings = True
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def answer(self, packet: mqtt5.PublishPacket) -> bytes | None:
+        """Plain PUBACK, at once."""
+        return mqtt5.PubAckPacket(packet.packet_id or 0).write()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[FakeBroker]:
+        """Serve connections one after the other."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.add(asyncio.create_task(self._serve(reader, writer)))
+
+        server = await asyncio.start_server(accept, "127.0.0.1", self.port)
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if result is not None and not isinstance(
+                result, asyncio.CancelledError | ConnectionError
+            ):
+                raise result
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        buffer = b""
+        self.waiting.clear()
+        try:
+            while data := await reader.read(65_536):
+                buffer += data
+                reply = b""
+                while buffer:
+                    try:
+                        packet, size = mqtt5.read(memoryview(buffer))
+                    except IndexError:
+                        break
+                    buffer = buffer[size:]
+                    part = self._reply(packet)
+                    if part is None:
+                        return
+                    reply += part
+                await self._write_in_pieces(writer, reply)
+        finally:
+            writer.close()
+
+    def _reply(self, packet: mqtt5.Packet) -> bytes | None:
+        match packet:
+            case mqtt5.ConnectPacket():
+                return self.connack
+            case mqtt5.PublishPacket() if packet.topic.startswith("plc/"):
+                self.waiting.append(packet.packet_id or 0)
+                self.waiting_max = max(self.waiting_max, len(self.waiting))
+                self.payloads.append(packet.payload)
+                return self.answer(packet)
+            case mqtt5.PublishPacket():
+                return mqtt5.PubAckPacket(packet.packet_id).write() if packet.packet_id else b""
+            case mqtt5.PingReqPacket():
+                self.pings += 1
+                return mqtt5.PingRespPacket().write() if self.answers_pings else b""
+            case mqtt5.DisconnectPacket():
+                self.disconnects += 1
+                return None
+            case _:
+                raise AssertionError(f"unexpected {packet!r}")
+
+    async def _write_in_pieces(self, writer: asyncio.StreamWriter, reply: bytes) -> None:
+        at = 0
+        while at < len(reply):
+            size = 1 + at % 3
+            writer.write(reply[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+            at += size
+
+
+class OddBroker(FakeBroker):
+    """Answers only when the window is full, last first, in every form that a PUBACK has."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self.total = total
+
+    def answer(self, packet: mqtt5.PublishPacket) -> bytes:
+        if len(self.waiting) < 3 and len(self.payloads) < self.total:
+            # Half a window is refilled at once, so a full one comes again unless it is the rest.
+            return b"" if len(self.waiting) < 2 else self._answer_all()
+        return self._answer_all()
+
+    def _answer_all(self) -> bytes:
+        forms = [
+            lambda i: b"\x40\x02" + i,
+            lambda i: b"\x40\x03" + i + b"\x00",
+            lambda i: b"\x40\x03" + i + b"\x10",
+            lambda i: b"\x40\x04" + i + b"\x10\x00",
+            lambda i: mqtt5.PubAckPacket(
+                int.from_bytes(i, "big"), reason_str="no one listens " * 20
+            ).write(),
+        ]
+        reply = b"".join(
+            forms[packet_id % len(forms)](packet_id.to_bytes(2, "big"))
+            for packet_id in reversed(self.waiting)
+        )
+        self.waiting.clear()
+        return reply
