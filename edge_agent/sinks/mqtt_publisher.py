@@ -112,7 +112,8 @@ class Publisher(asyncio.Protocol):
                 publisher._write(packet.write())
                 await publisher._accepted
         except TimeoutError as error:
-            raise TransientError(f"{broker}: no answer within {CONNECT_TIMEOUT_S:g} s") from error
+            text = f"{broker}: no answer within {CONNECT_TIMEOUT_S:g} s"
+            raise TransientError(text, hint=_LOGIN_HINT) from error
         except OSError as error:
             raise TransientError(f"{broker}: cannot connect: {error}") from error
         finally:
