@@ -30,7 +30,7 @@ state    one row: the store's random id, and how far the fold under way has come
 The key of raw, minute and hour is one integer, the *slot*: bucket number times 2**24 plus series
 id. New rows therefore go to the end of each table and expired ones leave from its beginning: SQLite
 writes few pages, which is what a memory card lives by. One series over a time range is a seek per
-bucket, about a microsecond each.
+bucket: 4 us of a PC's core per row read.
 
 Folding
 -------
@@ -40,10 +40,11 @@ latest are written. The fold takes a prefix of the tail, so that "the later one 
 whose times lie in the future (a device with a wrong clock) would hold up that prefix: whatever has
 been in the tail for two closings is folded too, minute closed or not.
 
-A fold is one transaction cut into steps of at most ``SLICES_PER_STEP`` slices, so that no delivery
-waits long behind it. Each step commits, with its rows, how many slices are done; tail rows go with
-the last step. After a crash the fold starts again from the same tail rows, groups them to the same
-slices in the same order, and goes on behind those that were done. Nothing is applied twice.
+A fold is one transaction cut into steps (``SLICES_PER_STEP``, ``SAMPLES_PER_STEP``), so that no
+delivery waits long behind it. Each step commits, with its rows, how many slices are done; the tail
+rows go with the last step. After a crash the fold starts again from the same tail rows, groups them
+to the same slices in the same order, and goes on behind those that were done. Nothing is applied
+twice.
 
 A slice may have expired or been shed while its minute row is still there. This shows without any
 bookkeeping: the minute row counts more samples than the slice holds. Late samples are then combined
@@ -61,6 +62,10 @@ wall clock only after an hour without a jump: one wrong clock must not erase a s
 tenths of ``bytes_max`` the oldest slices are shed before their time, then (with one hour of raw
 left) the oldest minutes. Freed pages are used again; when a quarter of the file is free it shrinks.
 The tail holds what two minutes bring.
+
+Cost, measured by bench/store_write.py: 0.4 us of a PC's core to append a sample, and about 24 us to
+fold a slice. In all that is 0.8 us a sample at a period of 200 ms, 1.0 at 1 s and 2.5 at 5 s. A
+sample takes 4 to 10 bytes in its slice, a minute or hour row about 50.
 
 When things go wrong
 --------------------

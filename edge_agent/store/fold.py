@@ -96,10 +96,16 @@ class Fold:
         slots = sorted(groups)
         (done,) = self._db.execute("SELECT coalesce(fold_slices_done, 0) FROM state").fetchone()
         while True:
-            step = slots[done : done + SLICES_PER_STEP]
+            step: dict[int, Slice] = {}
+            samples = 0
+            for slot in slots[done : done + SLICES_PER_STEP]:
+                step[slot] = ascending(groups.pop(slot))
+                samples += len(step[slot].values)
+                if samples >= SAMPLES_PER_STEP:
+                    break
             done += len(step)
             with transaction(self._db):
-                self._write({slot: ascending(groups.pop(slot)) for slot in step}, now_ms)
+                self._write(step, now_ms)
                 is_last = done >= len(slots)
                 if is_last:
                     self._db.execute("DELETE FROM tail WHERE id <= ?", (upto,))

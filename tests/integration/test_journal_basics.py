@@ -1,0 +1,231 @@
+"""A journal in ordinary life: taken, handed out, acknowledged, reopened."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import ConfigError
+from edge_agent.journal import Quarantined
+from tests.journals import (
+    Feed,
+    balanced,
+    commit,
+    drained,
+    journal_at,
+    journal_file,
+    opened,
+    traced,
+)
+
+
+async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path) -> None:
+    """A sink sees a sample only when the commit that holds it has returned."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    feed.scan(journal)
+    assert await journal.read("a", samples_max=1000) == []
+    assert (journal.taken, journal.uncommitted) == (0, 40)
+    assert await commit(journal)
+    assert (journal.taken, journal.uncommitted) == (40, 0)
+    assert traced(await journal.read("a", samples_max=1000)) == feed.samples
+    await journal.close()
+
+
+async def test_sinks_go_each_at_its_own_pace(tmp_path: Path) -> None:
+    """One sink's acknowledgement moves no other sink's cursor."""
+    journal, feed = await opened(tmp_path / "journal.db", ("a", "b")), Feed()
+    for _ in range(5):
+        feed.fill(journal, 1000)
+        assert await commit(journal)
+        await drained(journal, "a")
+    assert await drained(journal, "b") == feed.samples
+    await balanced(journal)
+    assert journal.totals()["b"].delivered == 5000
+    await journal.close()
+
+
+async def test_a_failed_delivery_is_handed_out_again(tmp_path: Path) -> None:
+    """After release the same batches come again, from memory and from disk alike."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    feed.fill(journal, 1000)
+    assert await commit(journal)
+    first = await journal.read("a", samples_max=10)
+    journal.release("a")
+    journal._cache.clear()
+    second = await journal.read("a", samples_max=10)
+    assert traced(first) == traced(second) == feed.samples
+    await journal.close()
+
+
+async def test_acknowledged_samples_stay_acknowledged_after_close(tmp_path: Path) -> None:
+    """A closed journal opened again hands out the rest, exactly."""
+    path, feed = tmp_path / "journal.db", Feed()
+    journal = await opened(path)
+    for _ in range(4):
+        feed.fill(journal, 1000)
+        assert await commit(journal)
+    journal.acknowledge("a", await journal.read("a", samples_max=1500))
+    identity = journal.journal_id
+    await journal.close()
+    journal = await opened(path)
+    assert journal.journal_id == identity
+    assert await drained(journal) == feed.samples[1000:]
+    await balanced(journal)
+    await journal.close()
+
+
+async def test_rejected_samples_go_to_quarantine_and_can_be_replayed(tmp_path: Path) -> None:
+    """What a sink refuses is kept with its reason, and handed to that sink alone on replay."""
+    path, feed = tmp_path / "journal.db", Feed()
+    journal = await opened(path, ("a", "b"))
+    feed.scan(journal)
+    assert await commit(journal)
+    batches = await journal.read("a", samples_max=1000)
+    refused = Quarantined(batches[0].series_ids[3], batches[0].runs[0][0], 4.0, "거부: 권한 없음")
+    journal.acknowledge("a", batches, rejected=[refused])
+    assert await drained(journal, "b") == feed.samples
+    await balanced(journal)
+    await journal.close()
+    file = journal_file(path)
+    assert file.quarantine() == [("a", refused)]
+    file.configure(["a", "b"])
+    assert file.replay("a") == 1
+    file.close()
+    journal = await opened(path, ("a", "b"))
+    assert await drained(journal, "b") == []
+    assert await drained(journal, "a") == [feed.samples[3]]
+    await balanced(journal)
+    assert journal.totals()["a"].quarantined == 0
+    await journal.close()
+
+
+async def test_quarantine_keeps_a_negative_zero_and_whole_numbers(tmp_path: Path) -> None:
+    """SQLite stores 2.0 as 2 and -0.0 as 0: their checksums must hold all the same."""
+    file = journal_file(tmp_path / "journal.db")
+    samples = [Quarantined(1, 1, value, "r") for value in (-0.0, 2.0, 1e300, -7.25, 2.0**60)]
+    with file._transaction():
+        file.books.insert_quarantined("a", samples)
+    assert [sample for _, sample in file.quarantine()] == samples
+    file.close()
+
+
+async def test_a_new_sink_begins_with_the_oldest_kept_entry(tmp_path: Path) -> None:
+    """A sink that is configured later gets what is still there; its base says what came before."""
+    path, feed = tmp_path / "journal.db", Feed()
+    journal = await opened(path)
+    for _ in range(2):
+        feed.fill(journal, 1000)
+        assert await commit(journal)
+    journal.acknowledge("a", await journal.read("a", samples_max=1000))
+    await journal.close()
+    journal = await opened(path, ("a", "b"))
+    assert journal.totals()["b"].base == 1000
+    assert await drained(journal, "b") == feed.samples[1000:]
+    await balanced(journal)
+    await journal.close()
+
+
+async def test_a_sink_that_returns_finds_its_gap_in_the_ledger(tmp_path: Path) -> None:
+    """What was deleted while a sink was not configured is counted as lost to it."""
+    path, feed = tmp_path / "journal.db", Feed()
+    journal = await opened(path, ("a", "b"))
+    feed.fill(journal, 1000)
+    await journal.close()
+    journal = await opened(path, ("a",))
+    feed.fill(journal, 1000)
+    assert await commit(journal)
+    await drained(journal, "a")
+    await journal.close()
+    journal = await opened(path, ("a", "b"))
+    await balanced(journal)
+    assert journal.totals()["b"].lost == 2000
+    (row,) = journal._file.ledger()
+    assert (row.sink, row.samples, row.reason) == ("b", 2000, "sink not configured")
+    await journal.close()
+
+
+async def test_sequences_are_never_given_out_twice(tmp_path: Path) -> None:
+    """Should the WAL be lost with commits in it, new entries still get numbers of their own.
+
+    A destination keeps the last sequence it has taken and skips what is not newer.
+    """
+    path, feed = tmp_path / "journal.db", Feed()
+    journal = await opened(path)
+    feed.scan(journal)
+    assert await commit(journal)
+    (batch,) = await journal.read("a", samples_max=1000)
+    copy = tmp_path / "copy" / "journal.db"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    await journal.close()
+    journal = await opened(copy)
+    assert journal.taken == 0
+    feed.scan(journal)
+    assert await commit(journal)
+    (newer,) = await journal.read("a", samples_max=1000)
+    assert newer.sequence > batch.sequence
+    await journal.close()
+
+
+async def test_only_one_process_holds_a_journal(tmp_path: Path) -> None:
+    """The second one gets an error that says what to do, and harms nothing."""
+    journal = await opened(tmp_path / "journal.db")
+    with pytest.raises(ConfigError, match="in use"):
+        await opened(tmp_path / "journal.db")
+    await journal.close()
+    await (await opened(tmp_path / "journal.db")).close()
+
+
+async def test_run_commits_within_the_interval(tmp_path: Path) -> None:
+    """`run` makes samples durable once per interval, and wakes who waits."""
+    journal, feed = await opened(tmp_path / "journal.db", commit_interval_s=0.01), Feed()
+    task = asyncio.create_task(journal.run())
+    feed.scan(journal)
+    await journal.wait(5)
+    assert journal.taken == 40
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await journal.close()
+
+
+async def test_columns_of_different_length_are_refused(tmp_path: Path) -> None:
+    """One wrong call must not shift every later sample to another tag."""
+    journal = await opened(tmp_path / "journal.db")
+    with pytest.raises(ValueError, match="series ids"):
+        journal.append(1, b"\0" * 4, [1.0, 2.0])
+    journal.append(1, b"", [])
+    assert journal.uncommitted == 0
+    await journal.close()
+
+
+async def test_batches_of_a_replaced_file_are_not_acknowledged(tmp_path: Path) -> None:
+    """Their sequence means another entry in the new file: the cursor must not move."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    feed.scan(journal)
+    assert await commit(journal)
+    batches = await journal.read("a", samples_max=1000)
+    journal.acknowledge("a", [replace(batches[0], series={}, sequence=1 << 40)])
+    assert journal.position("a") < batches[0].sequence
+    await journal.close()
+
+
+def test_a_journal_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    """The message says what is allowed."""
+    with pytest.raises(ConfigError, match="at least 1000000"):
+        journal_file(tmp_path / "journal.db", bytes_max=999_999)
+
+
+async def test_opening_can_be_tried_again(tmp_path: Path) -> None:
+    """A journal whose opening failed holds no lock."""
+    path = tmp_path / "journal.db"
+    path.mkdir()
+    journal = journal_at(path)
+    with pytest.raises(ConfigError, match="is a folder"):
+        await journal.open(["a"])
+    path.rmdir()
+    await journal.open(["a"])
+    await journal.close()
