@@ -41,7 +41,8 @@ RESTART_PAUSE_S = 1.0
 SCANS_FINISH_TIMEOUT_S = 5.0
 """For scans that are running at the end; a mute device must not use up the sinks' time."""
 STALLED_S = 30.0
-"""A poller or committer that has not moved for so long is stuck: the watchdog is not fed."""
+"""A poller or committer that has not moved for so long is stuck: the watchdog is not fed. A poller
+has a request's own timeout on top of it."""
 
 
 class Agent:
@@ -95,9 +96,9 @@ class Agent:
         await self.journal.open([target.sink.name for target in self.destinations])
         try:
             await self._run_tasks()
-        finally:
             await self.journal.flush()
-            self.last_status = await self.status()
+            self.last_status = await self.status(devices=False)
+        finally:
             await self.journal.close()
 
     async def _run_tasks(self) -> None:
@@ -204,6 +205,8 @@ class Agent:
             while True:
                 try:
                     await upkeep()
+                    if failing:
+                        log.info("%s: upkeep works again", target.sink.name)
                     failing = False
                 except (OSError, TransientError) as error:
                     level = logging.DEBUG if failing else logging.WARNING
@@ -229,10 +232,11 @@ class Agent:
     def stalled(self) -> list[str]:
         """The tasks that should move and do not; empty while all is well."""
         now = self._monotonic()
+        pollers = [] if self._stopping.is_set() else self.pollers  # they end before the sinks do
         found = [
             f"{poller.name} has not moved for {now - poller.beat_at:.0f} s"
-            for poller in self.pollers
-            if now - poller.beat_at > STALLED_S
+            for poller in pollers
+            if now - poller.beat_at > STALLED_S + poller.timeout_s
         ]
         idle_s = asyncio.get_running_loop().time() - self.journal.beat_at
         if self.journal.beat_at and idle_s > STALLED_S:
@@ -241,8 +245,8 @@ class Agent:
 
     # -- books ----------------------------------------------------------------------------------
 
-    async def status(self) -> AgentStatus:
-        """Everything there is to say, as plain data."""
+    async def status(self, *, devices: bool = True) -> AgentStatus:
+        """Everything there is to say, as plain data; ``devices`` take most of the room."""
         now_ms = self._now_ms()
         connections = [connection_status(poller) for poller in self.pollers]
         journal = journal_status(self.journal, await self.journal.bytes_used())
@@ -262,7 +266,7 @@ class Agent:
             },
             verdict=text,
             well=well,
-            devices=devices_of(self.pollers),
+            devices=list(devices_of(self.pollers)) if devices else [],
             connections=connections,
             journal=journal,
             sinks=states,

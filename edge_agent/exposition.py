@@ -80,9 +80,11 @@ def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     yield _gauge("up_seconds", {(): status["agent"]["uptime_s"]})
     yield _counter("task_restarts", {(): agent.restarts})
     qualities = dict.fromkeys([(quality.value,) for quality in Quality], 0)
-    for device in status["devices"]:
-        for tag in device["tags"]:
-            qualities[tag["quality"],] += 1
+    for poller in agent.pollers:
+        for readers in poller.readers:
+            for reader in readers:
+                for quality in Quality:
+                    qualities[quality.value,] += reader.qualities.count(quality)
     yield _gauge("tags", qualities, "quality")
     yield from _connections(agent, status)
     yield from _journal(status)

@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from edge_agent.exposition import CONTENT_TYPE, exposition
+from edge_agent.status import devices_of
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
@@ -43,8 +44,10 @@ class HttpServer:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, *address).start()
-        except OSError as error:
-            log.error("HTTP is off: %s:%d: %s; set agent.http", *address, error.strerror)  # noqa: TRY400
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: a name that no host can have, like "a..b".
+            reason = getattr(error, "strerror", None) or error
+            log.error("HTTP is off: %s:%d: %s; set agent.http", *address, reason)  # noqa: TRY400
 
     async def __aexit__(
         self,
@@ -62,15 +65,27 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """200 while data flows from every PLC to every sink."""
-        status = await self._agent.status()
+        status = await self._agent.status(devices=False)
         body = {"ready": status["well"], "verdict": status["verdict"]}
         return _json(body, 200 if status["well"] else 503)
 
-    async def _status(self, _: web.Request) -> web.Response:
-        return _json(await self._agent.status(), 200)
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        """Everything. Devices are sent one by one: all at once would be a peak of memory."""
+        status = orjson.dumps(await self._agent.status(devices=False))
+        head, _, tail = status.partition(b'"devices":[]')
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(head + b'"devices":[')
+        separator = b""
+        for device in devices_of(self._agent.pollers):
+            await response.write(separator + orjson.dumps(device))
+            separator = b","
+        await response.write(b"]" + tail)
+        await response.write_eof()
+        return response
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._agent, await self._agent.status())
+        text = exposition(self._agent, await self._agent.status(devices=False))
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -71,9 +71,21 @@ class _Json(logging.Formatter):
         cause = _cause(record)
         if cause:
             fields["cause"] = cause
-        return orjson.dumps(fields).decode()
+        # A file name may hold bytes that are no text; orjson refuses those.
+        safe = {
+            name: text.encode(errors="backslashreplace").decode() for name, text in fields.items()
+        }
+        return orjson.dumps(safe).decode()
 
 
 def _quoted(text: str) -> str:
-    """One line, in quotes."""
-    return '"' + text.replace("\\", "\\\\").replace('"', "'").replace("\n", "; ") + '"'
+    """One line, in quotes. Control characters are shown, not sent to a terminal."""
+    return '"' + text.translate(_SHOWN) + '"'
+
+
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+_SHOWN = {code: f"\\x{code:02x}" for code in _CONTROLS} | {
+    ord("\n"): "; ",
+    ord('"'): "'",
+    ord("\\"): r"\\",
+}

@@ -58,7 +58,13 @@ class Normalizer:
     def __call__(
         self, ts_ms: int, raw: Sequence[float], positions: Sequence[int] | None = None
     ) -> Normalized:
-        """Normalize raw values of all tags, or of those at ``positions``."""
+        """Normalize raw values of all tags, or of those at ``positions``.
+
+        Raises ``ValueError`` if there are not as many values as that.
+        """
+        expected = len(self._scales) if positions is None else len(positions)
+        if len(raw) != expected:
+            raise ValueError(f"{len(raw)} values for {expected} tags")
         scales, offsets, digits = self._scales, self._offsets, self._digits
         if positions is not None:
             scales = [scales[place] for place in positions]

@@ -13,6 +13,7 @@ from random import random
 
 EARLY_S = 0.0005
 """A tick this close is due now: event loops do not sleep for less than a millisecond."""
+WAIT_MIN_S = 0.001
 
 
 @dataclass(slots=True)
@@ -22,7 +23,9 @@ class _Scan:
     period_s: float
     blocks: int
     due: float
-    next_block: int = 0
+    first_block: int = 0
+    blocks_done: int = 0
+    broken_block: int | None = None
     overruns: int = 0
 
 
@@ -39,15 +42,17 @@ class Step:
 class Schedule:
     """The scans of one connection, one block at a time.
 
-    Ticks stand on a fixed grid. Of several scans that are due the one whose next tick comes first
-    goes on, so that a slow scan class does not hold up a fast one for longer than one block.
-    A scan that is still running when its next tick comes has overrun that tick: it is counted and
-    left out, never queued up.
+    Ticks stand on a fixed grid. Of several scans that are due the one with the shortest period
+    goes on, so that a slow scan class never holds up a fast one for longer than one block.
+    A scan that has not ended when its next tick comes has overrun that tick: it is counted and
+    left out, never queued up. The pause that this leaves keeps slower classes alive on a
+    connection that has more to do than it can.
     """
 
     def __init__(self, classes: Sequence[tuple[float, int]], start: float) -> None:
         """``classes`` are (period in seconds, number of blocks); the grid begins at ``start``."""
         self._scans = [_Scan(period_s, blocks, start) for period_s, blocks in classes]
+        self._order = sorted(range(len(classes)), key=lambda index: classes[index][0])
 
     @property
     def overruns(self) -> int:
@@ -59,40 +64,56 @@ class Schedule:
 
         ``running_only`` starts no further scan: for an orderly end.
         """
-        best = None
-        for index, scan in enumerate(self._scans):
-            if scan.due <= now + EARLY_S and (scan.next_block or not running_only):
-                deadline = scan.due + scan.period_s
-                if best is None or deadline < best[0]:
-                    best = (deadline, index)
-        if best is None:
-            return None
-        scan = self._scans[best[1]]
-        late_s = max(now - scan.due, 0.0) if scan.next_block == 0 else None
-        return Step(best[1], scan.next_block, late_s, scan.next_block == scan.blocks - 1)
+        for index in self._order:
+            scan = self._scans[index]
+            if scan.due <= now + EARLY_S and (scan.blocks_done or not running_only):
+                return Step(
+                    scan_class=index,
+                    block=(scan.first_block + scan.blocks_done) % scan.blocks,
+                    late_s=None if scan.blocks_done else max(now - scan.due, 0.0),
+                    last=scan.blocks_done == scan.blocks - 1,
+                )
+        return None
 
     def finish(self, step: Step, now: float) -> None:
         """The step's block was read, or could not be."""
         scan = self._scans[step.scan_class]
+        scan.broken_block = None
         if not step.last:
-            scan.next_block += 1
+            scan.blocks_done += 1
             return
-        scan.next_block = 0
-        missed = max(math.floor((now - EARLY_S - scan.due) / scan.period_s), 0)
+        scan.first_block = scan.blocks_done = 0
+        # A tick that would be due at once counts as overrun: others would never get a turn.
+        missed = max(math.floor((now + EARLY_S - scan.due) / scan.period_s), 0)
         scan.overruns += missed
         scan.due += (missed + 1) * scan.period_s
 
+    def interrupt(self, step: Step, now: float) -> None:
+        """The connection broke at this step; `resume` comes next.
+
+        The block has one more attempt: a device that drops an idle connection would otherwise
+        cost a sample each time. If it breaks the connection again, the scan goes on behind it.
+        """
+        scan = self._scans[step.scan_class]
+        if scan.broken_block == step.block:
+            self.finish(step, now)
+        else:
+            scan.broken_block = step.block
+
     def wait_s(self, now: float) -> float:
         """Seconds until the next tick; at least a millisecond, so that no loop spins."""
-        return max(min(scan.due for scan in self._scans) - now, 0.001)
+        return max(min(scan.due for scan in self._scans) - now, WAIT_MIN_S)
 
     def resume(self, now: float) -> None:
-        """After a pause: every class is due once, now, and then on its old grid again."""
+        """After a pause: what came due meanwhile is due once, now, and then on its old grid again.
+
+        A scan that the pause interrupted begins anew, but with the block at which it stopped: a
+        block that breaks the connection each time must not cost those behind it.
+        """
         for scan in self._scans:
-            scan.next_block = 0
-            ticks = math.floor((now - scan.due) / scan.period_s)
-            if ticks > 0:
-                scan.due += ticks * scan.period_s
+            scan.first_block = (scan.first_block + scan.blocks_done) % scan.blocks
+            scan.blocks_done = 0
+            scan.due += max(math.floor((now - scan.due) / scan.period_s), 0) * scan.period_s
 
 
 class Backoff:

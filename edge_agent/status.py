@@ -7,7 +7,7 @@ as JSON and `edge-agent status` prints.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 from edge_agent.journal import Journal
@@ -50,6 +50,7 @@ class ConnectionStatus(TypedDict):
     connected: bool
     error: str | None
     tags: int
+    tags_good: int
     scans: int
     overruns: int
     requests: int
@@ -109,52 +110,48 @@ class AgentStatus(TypedDict):
     sinks: list[SinkStatus]
 
 
-def devices_of(pollers: Iterable[ConnectionPoller]) -> list[DeviceStatus]:
-    """Every device with the newest value of its tags."""
-    found: dict[tuple[str, str], DeviceStatus] = {}
+def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:
+    """Every device with the newest value of its tags, made one at a time."""
+    places: dict[tuple[str, str], list[tuple[str, BlockReader, int]]] = {}
     for poller in pollers:
         for readers in poller.readers:
             for reader in readers:
-                _add_tags(found, poller.name, reader)
-    return list(found.values())
+                for place, tag in enumerate(reader.block.tags):
+                    found = places.setdefault((tag.site, tag.device), [])
+                    found.append((poller.name, reader, place))
+    for found in places.values():
+        conn, reader, place = found[0]
+        tag = reader.block.tags[place]
+        tags = [_tag_status(reader, place) for _, reader, place in found]
+        yield DeviceStatus(site=tag.site, line=tag.line, device=tag.device, conn=conn, tags=tags)
 
 
-def _add_tags(found: dict[tuple[str, str], DeviceStatus], conn: str, reader: BlockReader) -> None:
-    for place, tag in enumerate(reader.block.tags):
-        device = found.get((tag.site, tag.device))
-        if device is None:
-            device = found[tag.site, tag.device] = DeviceStatus(
-                site=tag.site, line=tag.line, device=tag.device, conn=conn, tags=[]
-            )
-        value = reader.values[place]
-        quality = reader.quality(place)
-        error = reader.error
-        if quality is Quality.BAD and error is None:
-            error = "not a finite number"
-        device["tags"].append(
-            TagStatus(
-                tag=tag.tag,
-                value=None if math.isnan(value) else value,
-                unit=tag.unit,
-                ts_ms=reader.ts_ms[place],
-                quality=quality.value,
-                error=error,
-                hi=tag.hi,
-                lo=tag.lo,
-                period_ms=tag.period_ms,
-            )
-        )
+def _tag_status(reader: BlockReader, place: int) -> TagStatus:
+    tag, value = reader.block.tags[place], reader.values[place]
+    return TagStatus(
+        tag=tag.tag,
+        value=None if math.isnan(value) else value,
+        unit=tag.unit,
+        ts_ms=reader.ts_ms[place],
+        quality=reader.qualities[place].value,
+        error=reader.problem(place),
+        hi=tag.hi,
+        lo=tag.lo,
+        period_ms=tag.period_ms,
+    )
 
 
 def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
     """One connection's figures."""
     counters = poller.counters
+    readers = [reader for readers in poller.readers for reader in readers]
     return ConnectionStatus(
         conn=poller.name,
         protocol=poller.connection.protocol,
         connected=poller.connected,
         error=poller.error,
-        tags=sum(scan_class.tag_count for scan_class in poller.connection.scan_classes),
+        tags=sum(len(reader.qualities) for reader in readers),
+        tags_good=sum(reader.qualities.count(Quality.GOOD) for reader in readers),
         scans=counters.scans,
         overruns=poller.schedule.overruns,
         requests=counters.requests,
@@ -215,30 +212,50 @@ def verdict(
     now_ms: int,
 ) -> tuple[bool, str]:
     """Whether all is well, and one line that says where the data stops if it is not."""
-    down = [connection for connection in connections if not connection["connected"]]
-    failing = [sink for sink in sinks if sink["error"]]
-    behind = [sink for sink in sinks if sink["lag_s"] > LAG_WARNING_S and not sink["error"]]
-    if journal["disk_full"] or journal["commit_failures"]:
-        return False, "Data stops at the journal: the disk refuses to write; free some space"
-    if journal["full"]:
-        return False, "Data stops at the journal: it is full, reading of the PLCs is paused"
-    if failing:
-        return False, "Data stops at " + "; ".join(_failing(sink, now_ms) for sink in failing)
-    if connections and len(down) == len(connections):
-        return False, f"Data stops at the PLCs: no connection is up; {down[0]['error']}"
-    if down:
-        names = ", ".join(connection["conn"] for connection in down)
-        return False, f"Data stops at {names}: {down[0]['error']}"
+    stops = [
+        *_stops_at_plcs(connections),
+        *_stops_at_journal(journal),
+        *(_stop_at_sink(sink, now_ms) for sink in sinks if sink["error"]),
+    ]
+    if stops:
+        return False, "Data stops at " + "; and at ".join(stops)
+    behind = [sink for sink in sinks if sink["lag_s"] > LAG_WARNING_S]
     if behind:
-        sink = behind[0]
-        return False, f"{sink['name']} is catching up: {sink['lag_s']:.0f} s behind"
+        late = [f"{sink['name']} is {sink['lag_s']:.0f} s behind" for sink in behind]
+        return False, f"Catching up: {', '.join(late)}"
     tags = sum(connection["tags"] for connection in connections)
-    return True, f"All well: {tags} tags on {_count(len(connections), 'connection')} flow to " + (
-        ", ".join(sink["name"] for sink in sinks) or "no sink"
-    )
+    bad = tags - sum(connection["tags_good"] for connection in connections)
+    targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
+    where = f"{_count(len(connections), 'connection')} flow to {targets}"
+    if bad:
+        return True, f"{tags - bad} of {tags} tags on {where}; {bad} are bad or not read yet"
+    return True, f"All well: {_count(tags, 'tag')} on {where}"
 
 
-def _failing(sink: Mapping[str, Any], now_ms: int) -> str:
+def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
+    down = [connection for connection in connections if not connection["connected"]]
+    if down and len(down) == len(connections):
+        return [f"the PLCs: no connection is up; {down[0]['conn']}: {down[0]['error']}"]
+    unreadable = [
+        connection
+        for connection in connections
+        if connection["connected"] and connection["scans"] and not connection["tags_good"]
+    ]
+    return [
+        *(f"{connection['conn']}: {connection['error']}" for connection in down),
+        *(f"{connection['conn']}: none of its tags can be read" for connection in unreadable),
+    ]
+
+
+def _stops_at_journal(journal: JournalStatus) -> list[str]:
+    if journal["disk_full"] or journal["commit_failures"]:
+        return ["the journal: the disk refuses to write; free some space"]
+    if journal["full"]:
+        return ["the journal: it is full, reading of the PLCs is paused"]
+    return []
+
+
+def _stop_at_sink(sink: SinkStatus, now_ms: int) -> str:
     down_s = (now_ms - (sink["error_since_ms"] or now_ms)) / 1000
     return (
         f"{sink['name']} for {down_s:.0f} s ({sink['pending']} samples wait in the journal): "

@@ -98,14 +98,13 @@ class Server:
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
         """End it and wait. SIGKILL is the unkind way."""
         process, self._process = self._process, None
-        if process is not None:
-            if process.poll() is None:
-                process.send_signal(sig)
-                try:
-                    process.wait(STOP_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(STOP_TIMEOUT_S)
+        if process is not None and process.poll() is None:
+            process.send_signal(sig)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_TIMEOUT_S)
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -179,7 +178,7 @@ class Postgres(Server):
                 "--locale",
                 "C.UTF-8",
                 "--no-sync",
-            ],  # fmt: skip
+            ],
             check=True,
             capture_output=True,
             user=self._user,

@@ -10,8 +10,12 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 
 from edge_agent.model import ByteOrder, ValueType
+
+NUMBERS_CACHED_MAX = 4096
+"""Scales and limits repeat from row to row; kept once, they cost a large map no memory."""
 
 NAME_CHARS_MAX = 128
 """Three names of 128 characters, 4 bytes each, keep a topic far below MQTT's 65,535 bytes."""
@@ -163,6 +167,7 @@ def _character(character: str) -> str:
     return f"the {kind} U+{ord(character):04X}"
 
 
+@lru_cache(NUMBERS_CACHED_MAX)
 def number(cell: str) -> float:
     """A decimal number; one beyond float64 becomes infinite, which the row refuses."""
     if _NUMBER.fullmatch(cell.strip()):

@@ -151,7 +151,7 @@ class RowModel(BaseModel):
 
     def to_tag(self) -> Tag:
         """The row as the rest of the product knows it."""
-        fields = {
+        fields: dict[str, Any] = {
             # Most texts stand in many rows; interned, a tag takes half the memory.
             name: sys.intern(value) if type(value) is str else value
             for name, value in self.__dict__.items()

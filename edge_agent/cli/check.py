@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import orjson
 
-from edge_agent import address_map, protocols
+from edge_agent import protocols
+from edge_agent.address_map import MapError
+from edge_agent.cli.options import add_map, load_map
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--map", type=Path, required=True, metavar="FILE", help="address map")
+    add_map(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Check one file."""
     try:
-        found = address_map.load(options.map, protocols.load)
-    except address_map.MapError as error:
+        found = load_map(options)
+    except MapError as error:
         if options.json:
             problems = [problem.as_dict() for problem in error.problems]
             print(orjson.dumps({"ok": False, "problems": problems}).decode())

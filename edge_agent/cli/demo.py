@@ -27,6 +27,7 @@ from edge_agent import address_map, protocols
 from edge_agent.address_map import AddressMap
 from edge_agent.agent import Agent
 from edge_agent.cli import tables
+from edge_agent.cli.options import add_map
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings, load_settings
 from edge_agent.simulator.modbus_server import rebind
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--map", type=Path, default=DEMO_MAP, metavar="FILE", help="address map")
+    add_map(parser)
     parser.add_argument(
         "--for", dest="duration", metavar="TIME", help="end by itself after this time, like 10s, 2m"
     )
@@ -51,11 +52,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Show the product at work; exit code 1 if one sample taken was not delivered to every sink."""
     duration_s = None if options.duration is None else parse_duration(options.duration)
-    loaded = address_map.load(options.map, protocols.load)
+    loaded = address_map.load(options.map or DEMO_MAP, protocols.load)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-demo-")))
         demo_map = _moved(loaded, folder)
-        stack.enter_context(_simulator(demo_map.path))
+        if any(tag.protocol == "modbus" for tag in demo_map.tags):
+            stack.enter_context(_simulator(demo_map.path))
         broker = stack.enter_context(_mosquitto(folder))
         overrides: dict[str, object] = {
             "agent.data_dir": str(folder / "data"),

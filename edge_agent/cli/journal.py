@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from edge_agent.agent import JOURNAL_FILE
+from edge_agent.cli.options import add_common
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Policy
 from edge_agent.journal.entries import samples_of
@@ -40,6 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     trim.add_argument("--sink", required=True)
     trim.add_argument("--yes", action="store_true", help="really")
+    for action in actions.choices.values():
+        add_common(action)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -65,6 +68,7 @@ def _status(file: JournalFile, options: argparse.Namespace) -> int:
     sinks = [
         {
             "sink": totals.sink,
+            "base": totals.base,
             "delivered": totals.delivered,
             "pending": file.pending(totals.sink),
             "quarantined": totals.quarantined,

@@ -7,40 +7,44 @@ and errors to standard error. Without a command it is the daemon.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
+from typing import Any
 
-import uvloop
-
-from edge_agent import __version__, address_map, logs, protocols
-from edge_agent.agent import Agent
-from edge_agent.cli import check, db, demo, journal, simulate, status
+from edge_agent import __version__, logs
+from edge_agent.cli.options import add_common, add_map, load_map
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.settings import Settings, load_settings
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
 COMMANDS = {
-    "check": check,
-    "simulate": simulate,
-    "demo": demo,
-    "status": status,
-    "journal": journal,
-    "db": db,
+    "check": "report every problem of an address map; exit code 2 if there is any",
+    "simulate": "PLCs that answer for an address map, until it is stopped",
+    "demo": "simulated PLCs, the agent, a broker and the embedded store, all at once",
+    "status": "where is my data? One line, then each stage with count, age and lag",
+    "journal": "look into the journal, check it, and put quarantined samples back",
+    "db": "apply the schema to a database, or say how it stands",
 }
+"""Each has a module of its name in this package, which is loaded when the command is used."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that can't show a character must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    options = _parser(words).parse_args(words)
     try:
         settings = _settings(options)
         logs.setup(settings.agent.log_format, settings.agent.log_level)
-        if options.command is None:
-            return _daemon(options, settings)
-        return int(COMMANDS[options.command].run(options, settings))
+        run = _daemon if options.command is None else _module(options.command).run
+        code = int(run(options, settings))
+        sys.stdout.flush()
     except EdgeAgentError as error:
         print(f"edge-agent: {error}", file=sys.stderr)
         if error.hint:
@@ -52,20 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `| head` does: nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    return code
 
 
 def _daemon(options: argparse.Namespace, settings: Settings) -> int:
-    if options.map is None:
-        raise ConfigError(
-            "no address map given", hint="edge-agent --map address_map.csv, or edge-agent --help"
-        )
-    loaded = address_map.load(options.map, protocols.load)
+    import uvloop
+
+    from edge_agent.agent import Agent
+
+    loaded = load_map(options)
 
     async def run() -> None:
         await Agent(settings, loaded).run()
 
     uvloop.run(run())
     return DONE
+
+
+def _module(command: str) -> Any:
+    return import_module(f"edge_agent.cli.{command}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -77,38 +86,23 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load_settings(options.config, os.environ, overrides)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these words; only commands that stand among them have options."""
     parser = argparse.ArgumentParser(
         prog="edge-agent",
         description="Poll PLCs by an address map and deliver every sample. "
         "Without a command: the daemon.",
     )
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
-    parser.add_argument("--map", type=Path, metavar="FILE", help="address map (.csv or .xlsx)")
-    _common(parser, default=None)
+    add_map(parser, default=None)
+    add_common(parser, default=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, module in COMMANDS.items():
-        _, _, summary = (module.__doc__ or "").partition("\n")[0].partition(": ")
+    for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        # Suppressed, so that what stands before the command is not forgotten.
-        _common(command, default=argparse.SUPPRESS)
-        module.arguments(command)
+        add_common(command)
+        if name in words:
+            _module(name).arguments(command)
     return parser
-
-
-def _common(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=default, metavar="FILE", help="settings (docs/settings.md)"
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, default=default, metavar="FOLDER", help="for journal and store"
-    )
-    parser.add_argument(
-        "--http",
-        default=default,
-        metavar="HOST:PORT",
-        help='where the agent answers about itself; "" for nowhere',
-    )
 
 
 if __name__ == "__main__":

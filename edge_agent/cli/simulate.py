@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from edge_agent.cli.options import add_map
+from edge_agent.errors import ConfigError
 from edge_agent.settings import Settings
 from edge_agent.simulator import __main__ as simulator
+
+PORT_MAX = 65_535
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--map", type=Path, required=True, metavar="FILE", help="address map")
-    parser.add_argument("--host", help="listen here instead of on the hosts of the map")
-    parser.add_argument("--port", type=int, help="first port, instead of those of the map; 0: any")
+    add_map(parser)
+    parser.add_argument("--host", type=_host, help="listen here instead of on the hosts of the map")
+    parser.add_argument(
+        "--port", type=_port, help="first port, instead of those of the map; 0: any"
+    )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Answer until SIGTERM or Ctrl-C."""
+    if options.map is None:
+        raise ConfigError("no address map given", hint="edge-agent simulate --map address_map.csv")
     words = [str(options.map)]
     if options.host is not None:
         words += ["--host", options.host]
     if options.port is not None:
         words += ["--port", str(options.port)]
     return simulator.main(words)
+
+
+def _host(text: str) -> str:
+    try:
+        text.encode("idna")
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name that a host can have") from error
+    return text
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= PORT_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 0 to {PORT_MAX}")
+    return int(text)

@@ -44,7 +44,7 @@ def fetch(host: str, port: int) -> dict[str, Any]:
         connection.request("GET", "/status")
         body = connection.getresponse().read()
         status: dict[str, Any] = orjson.loads(body)
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+    except (OSError, UnicodeError, http.client.HTTPException, orjson.JSONDecodeError) as error:
         raise TransientError(
             f"no agent answers on {host}:{port}: {error}",
             hint="is it running? systemctl status edge-agent; --http tells where to ask",

@@ -123,15 +123,18 @@ class Books:
     quarantine_rows: int = 0
 
     def load(self) -> None:
-        """Read the cursors. Raises ``JournalError`` if one does not match its checksum."""
+        """Read the cursors, and look at every other row.
+
+        Raises ``JournalError`` if one does not match its checksum.
+        """
         self.totals = {}
         for _, *columns, checksum in self.connection.execute("SELECT * FROM cursor"):
             if row_checksum(*columns) != checksum:
                 raise JournalError(f"the cursor of {columns[0]!r} is damaged")
             totals = SinkTotals(*columns)
             self.totals[totals.sink] = totals
-        rows = self.connection.execute("SELECT count(*) FROM quarantine").fetchone()
-        self.quarantine_rows = rows[0]
+        self.quarantine_rows = len(self.quarantine())
+        self.ledger()
 
     def write(self, totals: SinkTotals) -> None:
         """Replace one sink's row."""
@@ -175,7 +178,12 @@ class Books:
     # -- ledger ---------------------------------------------------------------------------------
 
     def lose(self, losses: Mapping[tuple[str, int | None], Span], reason: str) -> None:
-        """Write losses per (sink, series) down, and count them for the sink."""
+        """Write losses per (sink, series) down, and count them for the sink.
+
+        With more tags than the ledger may have rows, they are only told per sink.
+        """
+        if not self._ledger_holds(len(losses)):
+            losses = _per_sink(losses)
         lost: dict[str, int] = {}
         for (sink, series_id), (first, last, samples) in losses.items():
             lost[sink] = lost.get(sink, 0) + samples
@@ -224,16 +232,17 @@ class Books:
         rows = self.connection.execute("SELECT * FROM ledger ORDER BY id")
         return [ledger_row(row) for row in rows]
 
-    def bound_ledger(self) -> None:
-        """Merge rows when there are too many: per tag first, and if need be per sink."""
+    def _ledger_holds(self, more: int) -> bool:
+        """Whether there may be so many more rows; merges them per tag, and if need be per sink."""
         rows_max = min(LEDGER_ROWS_MAX, self.bytes_max // BYTES_PER_LEDGER_ROW)
         for merge in (_MERGE_BY_TAG, _MERGE_BY_SINK):
             rows = self.connection.execute("SELECT count(*) FROM ledger").fetchone()[0]
-            if rows <= rows_max:
-                return
+            if rows + more <= rows_max:
+                return True
             merged = [LedgerRow(*row) for row in self.connection.execute(merge)]
             self.connection.execute("DELETE FROM ledger")
             self.insert_losses(merged)
+        return len(merged) + more <= rows_max
 
     # -- quarantine -----------------------------------------------------------------------------
 
@@ -287,7 +296,6 @@ class Books:
             totals = self.totals[sink]
             self.totals[sink] = replace(totals, quarantined=totals.quarantined - 1)
         self.lose(losses, "quarantine full")
-        self.bound_ledger()
 
     # -- after a recovery -----------------------------------------------------------------------
 
@@ -333,6 +341,15 @@ def quarantine_row(row: Sequence[Any]) -> tuple[str, Quarantined]:
         raise JournalError(f"quarantine row {id_} is damaged")
     sink, *sample, _ = columns
     return sink, Quarantined(*sample)
+
+
+def _per_sink(
+    losses: Mapping[tuple[str, int | None], Span],
+) -> dict[tuple[str, int | None], Span]:
+    merged: dict[tuple[str, int | None], Span] = {}
+    for (sink, _), span in losses.items():
+        merged[sink, None] = joined(merged.get((sink, None)), span)
+    return merged
 
 
 def joined(one: Span | None, other: Span) -> Span:

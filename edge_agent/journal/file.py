@@ -30,7 +30,14 @@ from edge_agent.journal.books import (
 )
 from edge_agent.journal.entries import MEANT_FOR, Entries, Entry, batch_of, spans_of
 from edge_agent.journal.entry import row_checksum
-from edge_agent.journal.room import BALLAST_BYTES, PAGE_BYTES, Policy, Room
+from edge_agent.journal.room import (
+    BALLAST_BYTES,
+    PAGE_BYTES,
+    Policy,
+    Room,
+    drop_ballast,
+    free_bytes,
+)
 from edge_agent.model import Batch, Series
 
 FORMAT = 1
@@ -41,6 +48,8 @@ sequence out twice. 2 billion openings are left."""
 WAL_PAGES_MAX = 1000
 """A checkpoint is due past this: 4 MB, large enough to write each hot page only now and then."""
 BUSY_TIMEOUT_S = 5.0
+OPENING_BYTES = 1_000_000
+"""What opening takes of a disk: the WAL's index, and a few pages in the WAL and the file."""
 DISCARD_ENTRIES_PER_STEP = 256
 EXPORT_ENTRIES_PER_STEP = 64
 
@@ -89,6 +98,8 @@ class JournalFile:
         self._read_only = read_only
         self._unsure = False
         with self._translated():
+            if not read_only and path.exists() and free_bytes(path.parent) < OPENING_BYTES:
+                drop_ballast(path)
             self._connect()
             self.entries = Entries(self._connection, self.series)
             self.books = Books(self._connection, bytes_max, now_ms)
@@ -103,8 +114,8 @@ class JournalFile:
             )
             self.room.limit(self.room.pages_allowed)
             self._load()
-        if not read_only:
-            self.room.restore_ballast()
+            if not read_only and not self.room.restore_ballast():
+                self.room.limit_to_disk()
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -179,9 +190,7 @@ class JournalFile:
         """
         self.room.active = frozenset(sinks)
         self._write(self._configure)
-        with self._translated():
-            # Into the file itself: should the WAL be lost, the range is still never used again.
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.fold()  # Should the WAL be lost, the range is still never used again.
         self._keep_room()
 
     def _configure(self) -> None:
@@ -195,6 +204,11 @@ class JournalFile:
             missing = self.taken - known.accounted - self.pending(sink)
             if missing > 0:
                 self.books.lose({(sink, None): (None, None, missing)}, "sink not configured")
+
+    def fold(self) -> None:
+        """Write the WAL into the file, and empty it."""
+        with self._translated():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def pending(self, sink: str) -> int:
         """Samples that still wait for a sink, counted entry by entry."""
@@ -303,8 +317,9 @@ class JournalFile:
             for batch, sinks in found:
                 self.sequence += 1
                 self.entries.insert(replace(batch, sequence=self.sequence), sinks)
-            if self.room.low:
+            if self.room.low and self.policy is not Policy.STOP:
                 self.room.reclaim()
+        self.fold()
 
     def balance(self, taken: int | None, fresh_sinks: Iterable[str]) -> dict[str, int]:
         """Close the books after a recovery; returns what each sink lost, in samples.
@@ -389,6 +404,8 @@ class JournalFile:
     def _make_room(self, error: sqlite3.Error) -> None:
         """A write found no room: was it the journal's own limit, or the disk?"""
         limited = self.room.pages_max - self.room.used < self.room.low_water // 2
+        if self.room.disk_full and self.room.restore_ballast():
+            return  # The disk has room again.
         if not limited and not self.room.give_up_ballast():
             raise TransientError(f"{self.path}: the disk is full") from error
         if self.policy is Policy.STOP:

@@ -69,7 +69,6 @@ class Journal:
             now_ms=now_ms,
             ballast_bytes=ballast_bytes,
         )
-        self._cached_samples_max = min(CACHED_SAMPLES_MAX, bytes_max // CACHE_FRACTION)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._file: JournalFile
         self._replacement: JournalFile | None = None
@@ -278,13 +277,18 @@ class Journal:
         for batch in batches:
             self._cache.append(batch)
             self._cached_samples += len(batch)
-        while self._cached_samples > self._cached_samples_max and len(self._cache) > 1:
-            self._cached_samples -= len(self._cache.popleft())
-        if self._cache:
-            self._file.room.cached_from = self._cache[0].sequence
+        self._trim_cache()
         if batches:
             self._last_sequence = batches[-1].sequence
             self._announce()
+
+    def _trim_cache(self) -> None:
+        """Keep what sinks that keep up will read next, and leave the rest to the policy."""
+        samples_max = min(CACHED_SAMPLES_MAX, self._file.room.bytes_max // CACHE_FRACTION)
+        while self._cached_samples > samples_max and len(self._cache) > 1:
+            self._cached_samples -= len(self._cache.popleft())
+        if self._cache:
+            self._file.room.cached_from = self._cache[0].sequence
 
     async def _recover(self, error: JournalError | None, damaged: JournalFile) -> None:
         """Go on with a new file; None if an earlier attempt was refused by the disk."""
@@ -301,8 +305,10 @@ class Journal:
                     self._adopt_replacement(self._replacement, damaged)
 
     def _reopen(self, error: JournalError | None, damaged: JournalFile) -> None:
-        self._replacement = self._opened() if error is None else self._salvaged(error)
-        damaged.close()
+        try:
+            self._replacement = self._opened() if error is None else self._salvaged(error)
+        finally:
+            damaged.close()  # It may have been renamed: nothing must be written to it any more.
 
     def _adopt_replacement(self, file: JournalFile, damaged: JournalFile) -> None:
         """What was not durable yet is kept and numbered anew; acknowledgements are not."""
@@ -460,6 +466,7 @@ class Journal:
 
     def _report_refusal(self, error: TransientError) -> None:
         self.commit_failures += 1
+        self._trim_cache()  # A full disk may have lowered the limit.
         level = logging.ERROR if self.commit_failures == 1 else logging.DEBUG
         log.log(level, "journal cannot commit, samples wait in memory: %s", error)
 

@@ -26,6 +26,25 @@ THIN_LEVEL_MAX = 6
 """Every 64th sample is left: beyond that a trend is no longer one, and dropping is honest."""
 
 
+def free_bytes(folder: Path) -> int:
+    """What the disk has left for this user."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def drop_ballast(path: Path) -> bool:
+    """Free the room of a journal's ballast; False if that has been done."""
+    try:
+        _ballast(path).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _ballast(path: Path) -> Path:
+    return path.with_suffix(".ballast")
+
+
 class Policy(StrEnum):
     """What a full journal does."""
 
@@ -59,6 +78,11 @@ class Room:
         self.connection.execute(f"PRAGMA max_page_count = {pages}")
 
     @property
+    def bytes_max(self) -> int:
+        """The hard limit that holds now."""
+        return self.pages_max * PAGE_BYTES
+
+    @property
     def used(self) -> int:
         """Pages that hold something."""
         run = self.connection.execute
@@ -89,7 +113,6 @@ class Room:
                 continue
             if not self._drop(wanted):
                 break
-        self.books.bound_ledger()
 
     # -- the disk -------------------------------------------------------------------------------
 
@@ -98,37 +121,40 @@ class Room:
         self.disk_full = True
         if not self.drop_ballast():
             return False
-        pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
-        self.limit(max(pages, 4 * RECLAIM_PAGES_MIN))
+        self.limit_to_disk()
         return True
+
+    def limit_to_disk(self) -> None:
+        """Without its ballast a journal grows only as long as that much room is left."""
+        self.disk_full = True
+        pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
+        spare = max(free_bytes(self.path.parent) - self.ballast_bytes, 0) // PAGE_BYTES
+        self.limit(min(max(pages + spare, 4 * RECLAIM_PAGES_MIN), self.pages_allowed))
 
     def drop_ballast(self) -> bool:
         """Free the ballast's room on the disk; False if that has been done."""
-        if not self._ballast.exists():
-            return False
-        self._ballast.unlink()
-        return True
+        return drop_ballast(self.path)
 
-    def restore_ballast(self) -> None:
+    def restore_ballast(self) -> bool:
         """Lay the ballast down if the disk has room for it twice, and lift the limit again."""
         ballast = self._ballast
         if not ballast.exists():
-            room = os.statvfs(self.path.parent)
-            if room.f_bavail * room.f_frsize < 2 * self.ballast_bytes:
-                return
+            if free_bytes(self.path.parent) < 2 * self.ballast_bytes:
+                return False
             try:
                 with ballast.open("wb") as stream:
                     os.posix_fallocate(stream.fileno(), 0, max(self.ballast_bytes, 1))
             except OSError:
                 ballast.unlink(missing_ok=True)
-                return
+                return False
         if self.disk_full:
             self.disk_full = False
             self.limit(self.pages_allowed)
+        return True
 
     @property
     def _ballast(self) -> Path:
-        return self.path.with_suffix(".ballast")
+        return _ballast(self.path)
 
     # -- the policies ---------------------------------------------------------------------------
 

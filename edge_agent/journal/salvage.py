@@ -33,12 +33,14 @@ from edge_agent.journal.books import (
     quarantine_row,
 )
 from edge_agent.journal.file import FORMAT, JournalFile
-from edge_agent.journal.room import PAGE_BYTES
+from edge_agent.journal.room import PAGE_BYTES, free_bytes
 from edge_agent.model import Batch, Series
 
 log = logging.getLogger(__name__)
 
 ENTRIES_PER_STEP = 32
+SPARE_BYTES = 1_000_000
+"""Left on a full disk for the books of the new file, and for opening it."""
 _LEAF = 0x0D
 _MAGIC = b"SQLite format 3\x00"
 _INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -279,8 +281,10 @@ def _carry_over(found: Found, fresh: JournalFile) -> tuple[int, dict[str, int]]:
     series = list(found.series.items())
     samples = 0
     for step in _steps(found, known):
-        if not _restored(fresh, step, series):
+        if not _has_room(fresh, step):
+            log.warning("journal recovery: the disk is full, the rest stays in the damaged file")
             break
+        fresh.restore_entries(step, series)
         samples += sum(len(batch) for batch, _ in step)
     lost = fresh.balance(found.taken, set(known) - found.totals.keys())
     return samples, lost
@@ -304,17 +308,14 @@ def _steps(found: Found, known: list[str]) -> Iterator[list[Recovered]]:
     yield step
 
 
-def _restored(fresh: JournalFile, step: list[Recovered], series: list[tuple[int, Series]]) -> bool:
-    """Write a step down. On a full disk the ballast goes first; False if that is not enough."""
-    while True:
-        try:
-            fresh.restore_entries(step, series)
-        except TransientError as error:
-            if not fresh.room.drop_ballast():
-                log.warning("journal recovery: the rest stays in the damaged file: %s", error)
-                return False
-        else:
-            return True
+def _has_room(fresh: JournalFile, step: list[Recovered]) -> bool:
+    """Whether the disk holds a step in the WAL and in the file; the ballast is given up for it."""
+    samples = sum(len(batch) for batch, _ in step)
+    needed = 3 * samples * codec.BYTES_PER_SAMPLE + SPARE_BYTES
+    while free_bytes(fresh.path.parent) < needed:
+        if not fresh.room.drop_ballast():
+            return False
+    return True
 
 
 def _with_known_series(row: LedgerRow, series: Mapping[int, Series]) -> LedgerRow:

@@ -44,6 +44,8 @@ BACKOFF_MAX_S = 15.0
 """A destination that returns is noticed within this time."""
 FAULTS_MAX = 5
 IDLE_WAIT_S = 1.0
+REJECTED_WARNING_S = 60.0
+"""A tag that is refused is refused with every batch: said once a minute, not each time."""
 
 
 class DeliveryRunner:
@@ -65,13 +67,14 @@ class DeliveryRunner:
         """Why the last attempt failed; None while all is well."""
         self.error_since_ms: int | None = None
         self.oldest_ts_ms: int | None = None
-        """Time of the oldest sample that is being delivered; None when there is none."""
+        """Time of the oldest sample that waits or is being delivered; None when there is none."""
         self._journal = journal
         self._agent_id = agent_id
         self._pace = pace
         self._now_ms = now_ms
         self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
         self._faults: tuple[int, int] = (0, 0)  # sequence, times
+        self._warn_rejected_at = 0.0
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -93,21 +96,42 @@ class DeliveryRunner:
     async def run(self) -> None:
         """Deliver for ever. Ends only by cancellation."""
         while True:
+            # Sequences mean something only together with the file that gave them.
+            journal_id = self._journal.journal_id
             try:
-                await self._open()
-                await self._deliver_all()
+                await self._look()
+                await self._open(JournalIdentity(self._agent_id, journal_id))
+                await self._deliver_all(journal_id)
             except (EdgeAgentError, TimeoutError) as error:
                 self._failed(error)
             finally:
                 await self._close()
-            await asyncio.sleep(self._backoff.next_s())
+            await self._pause(self._backoff.next_s())
 
-    async def _open(self) -> None:
-        identity = JournalIdentity(self._agent_id, self._journal.journal_id)
+    async def _look(self) -> None:
+        """See how old the oldest waiting sample is, which is of interest while the sink is down."""
+        batches = await self._journal.read(self.sink.name, samples_max=1)
+        self._journal.release(self.sink.name)
+        self.oldest_ts_ms = batches[0].first_ts_ms if batches else None
+
+    async def _open(self, identity: JournalIdentity) -> None:
         with contained("open"):
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self.sink.open(identity)
         self.connected = True
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait before the next attempt. `drain` ends the wait: the last attempts are due now."""
+        if self._draining.is_set():
+            await asyncio.sleep(delay_s)
+            return
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._draining.wait()
+        except TimeoutError:
+            pass
+        else:
+            self._backoff.reset()
 
     async def _close(self) -> None:
         self.connected = False
@@ -119,9 +143,8 @@ class DeliveryRunner:
         except (EdgeAgentError, TimeoutError) as error:
             log.warning("%s: did not close properly: %r", self.sink.name, error)
 
-    async def _deliver_all(self) -> None:
+    async def _deliver_all(self, journal_id: str) -> None:
         """Deliver until something fails, or the journal is replaced."""
-        journal_id = self._journal.journal_id
         flush_at = 0.0
         while self._journal.journal_id == journal_id:
             batches = await self._journal.read(
@@ -157,15 +180,9 @@ class DeliveryRunner:
         rejected: list[Quarantined] = []
         try:
             with contained("deliver"):
-                async with asyncio.timeout(DELIVER_TIMEOUT_S):
-                    duplicates = await self.sink.deliver(batches)
-        except RejectedRows as refusal:
-            duplicates = refusal.duplicates
-            rejected = _quarantined(batches, refusal.rows)
-            log.warning("%s: %s", self.sink.name, refusal)
+                duplicates, rejected = await self._attempt(batches)
         except FaultError as fault:
-            duplicates = 0
-            rejected = self._judge(fault, batches)
+            duplicates, rejected = 0, self._judge(fault, batches)
         if self._journal.journal_id != journal_id:
             return
         self._journal.acknowledge(self.sink.name, batches, duplicates=duplicates, rejected=rejected)
@@ -182,15 +199,38 @@ class DeliveryRunner:
         self._faults = (0, 0)
         self._recovered()
 
+    async def _attempt(self, batches: Sequence[Batch]) -> tuple[int, list[Quarantined]]:
+        """Hand over once; how many samples were there already, and which were refused for good."""
+        try:
+            async with asyncio.timeout(DELIVER_TIMEOUT_S):
+                return await self.sink.deliver(batches), []
+        except RejectedRows as refusal:
+            rejected = _quarantined(batches, refusal.rows)
+            self._report_rejected(refusal)
+            return refusal.duplicates, rejected
+
+    def _report_rejected(self, refusal: RejectedRows) -> None:
+        now = asyncio.get_running_loop().time()
+        level = logging.DEBUG
+        if now >= self._warn_rejected_at:
+            self._warn_rejected_at = now + REJECTED_WARNING_S
+            level = logging.WARNING
+        log.log(
+            level,
+            "%s: %s; `edge-agent journal export quarantine` shows all",
+            self.sink.name,
+            refusal,
+        )
+
     def _judge(self, fault: FaultError, batches: Sequence[Batch]) -> list[Quarantined]:
         """Count a fault; once too often on one batch, give that batch up for good."""
         sequence = batches[0].sequence
         times = self._faults[1] + 1 if self._faults[0] == sequence else 1
         self._faults = (sequence, times)
-        self.counters.failures["fault"] += 1
-        log.debug("%s: fault", self.sink.name, exc_info=fault)
+        log.debug("%s: fault", self.sink.name, exc_info=fault.__cause__)
         if times < FAULTS_MAX or len(batches) > 1:
             raise fault
+        self.counters.failures["fault"] += 1
         log.error(
             "%s: gives up batch %d after %d faults: %s", self.sink.name, sequence, times, fault
         )
@@ -199,7 +239,7 @@ class DeliveryRunner:
 
     def _failed(self, error: Exception) -> None:
         stage = "deliver" if self.connected else "open"
-        self.counters.failures[stage] += 1
+        self.counters.failures["fault" if isinstance(error, FaultError) else stage] += 1
         text = str(error) or "no answer in time"
         hint = getattr(error, "hint", "")
         first = self.error is None

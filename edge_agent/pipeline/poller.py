@@ -5,7 +5,8 @@ The driver only ever makes one attempt (protocols/base.py).
 
 * Requests on one connection follow each other; connections do not wait for each other.
 * A block that fails makes its own tags bad and nothing else. A connection that fails is closed,
-  its tags turn stale, and it is tried again for ever with bounded back-off.
+  its tags turn stale, and it is tried again for ever with bounded back-off; reading goes on after
+  the block that broke it. A connection counts as up once it has answered a request.
 * Values go to the journal as they come, a block at a time. While the journal takes no more, the
   poller does not read: what is not read is not lost.
 """
@@ -38,8 +39,12 @@ TIMEOUTS_MAX = 3
 """So many requests in a row without any answer: the connection is dead, not one of its units."""
 BEAT_S = 1.0
 """No sleep is longer, so that a poller that waits for the next hour still shows that it lives."""
+STEADY_S = 10.0
+"""A connection that holds so long has recovered; one that flaps is reported once, not each time."""
 PAUSE_S = 0.1
 """How often a paused poller asks whether the journal takes samples again."""
+
+NOT_READ = "not read yet"
 
 
 class Quality(StrEnum):
@@ -61,9 +66,11 @@ class BlockReader:
         """Newest value per tag, NaN where bad."""
         self.ts_ms: list[int | None] = [None] * len(block.tags)
         """Time of the newest good value per tag."""
-        self.error: str | None = "not read yet"
+        self.qualities: list[Quality] = [Quality.STALE] * len(block.tags)
+        self.error: str | None = NOT_READ
         """Why the last request failed; None if it did not."""
-        self.stale = True
+        self.failing_since: float | None = None
+        """Monotonic time of the first of the failures that this block is in; None if in none."""
         self._journal = journal
         self._normalize = Normalizer(block.tags)
         self._ids = array("I", [journal.intern(tag.series) for tag in block.tags])
@@ -72,10 +79,11 @@ class BlockReader:
     def take(self, reply: Reply, counters: ConnectionCounters) -> None:
         """Normalize a reply, remember its values, and hand the good ones to the journal."""
         result = self._normalize(reply.ts_ms, reply.values, reply.positions)
-        self.error, self.stale = None, False
+        self.error = None
         if reply.positions is None and not result.bad:
             self.values = list(result.readings)
             self.ts_ms = [reply.ts_ms] * len(self.values)
+            self.qualities = [Quality.GOOD] * len(self.values)
         else:
             self._remember(reply, result.readings)
         if result.positions is None:
@@ -92,20 +100,33 @@ class BlockReader:
         places = range(len(readings)) if reply.positions is None else reply.positions
         for place, value in zip(places, readings, strict=True):
             self.values[place] = value
-            if not math.isnan(value):
+            if math.isnan(value):
+                self.qualities[place] = Quality.BAD
+            else:
+                self.qualities[place] = Quality.GOOD
                 self.ts_ms[place] = reply.ts_ms
 
     def fail(self, error: str, counters: ConnectionCounters) -> None:
         """The block could not be read: its tags are bad."""
-        self.error, self.stale = error, False
+        self.error = error
         self.values = [math.nan] * len(self.values)
+        self.qualities = [Quality.BAD] * len(self.values)
         counters.bad += len(self.values)
 
-    def quality(self, place: int) -> Quality:
-        """What can be said of one tag's newest value."""
-        if self.stale:
-            return Quality.STALE
-        return Quality.BAD if math.isnan(self.values[place]) else Quality.GOOD
+    def lose(self, error: str) -> None:
+        """The connection is down: what was read last is shown, but said to be old."""
+        self.error = error
+        self.qualities = [Quality.STALE] * len(self.values)
+
+    def problem(self, place: int) -> str | None:
+        """Why a tag's newest value is not good; None if it is."""
+        match self.qualities[place]:
+            case Quality.GOOD:
+                return None
+            case Quality.BAD:
+                return self.error or "not a finite number"
+            case Quality.STALE:
+                return self.error or NOT_READ
 
 
 class ConnectionPoller:
@@ -145,11 +166,17 @@ class ConnectionPoller:
         self._timeouts = 0
         self._stopping = asyncio.Event()
         self._down_since: float | None = None
+        self._up_since = 0.0
 
     @property
     def name(self) -> str:
         """The connection as logs and task names show it."""
         return self.connection.conn
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a single request may take: so long it shows no sign of life."""
+        return self._driver.timeout_s
 
     def stop(self) -> None:
         """Finish the running scans, then end."""
@@ -174,10 +201,16 @@ class ConnectionPoller:
                 await self._driver.connect()
         self._timeouts = 0
         self.counters.connects += 1
-        self.connected, self.error = True, None
-        if self._down_since is not None:
-            down_s = self._monotonic() - self._down_since
-            log.info("%s: connected again after %.1f s", self.name, down_s)
+
+    def _answered(self) -> None:
+        """The connection works: only an answer shows it, since a mute device accepts it too."""
+        self._timeouts = 0
+        now = self._monotonic()
+        if not self.connected:
+            self.connected, self.error, self._up_since = True, None, now
+            self._backoff.reset()
+        if self._down_since is not None and now - self._up_since >= STEADY_S:
+            log.info("%s: answers again after %.1f s", self.name, self._up_since - self._down_since)
             self._down_since = None
 
     async def _close(self) -> None:
@@ -201,7 +234,7 @@ class ConnectionPoller:
         self.error = text
         for readers in self.readers:
             for reader in readers:
-                reader.stale, reader.error = True, text
+                reader.lose(text)
 
     async def _scan(self) -> None:
         """Read block after block as they come due, until `stop` or the connection fails."""
@@ -231,42 +264,43 @@ class ConnectionPoller:
             with contained("read"):
                 async with asyncio.timeout(self._driver.timeout_s):
                     replies = await self._driver.read(reader.block)
-            self._timeouts = 0
-            for reply in replies:
-                reader.take(reply, counters)
-            self._backoff.reset()
+                for reply in replies:
+                    reader.take(reply, counters)
+            self._answered()
+            if reader.failing_since is not None:
+                self._block_recovered(reader)
         except DeviceError as error:
-            self._timeouts = 0
+            self._answered()
             self._block_failed(reader, "device", str(error))
         except TimeoutError:
             self._timeouts += 1
             text = f"no answer within {self._driver.timeout_s:g} s"
             self._block_failed(reader, "timeout", text)
-            if self._timeouts >= TIMEOUTS_MAX:
-                raise TransientError(f"{TIMEOUTS_MAX} requests without an answer") from None
+        except EdgeAgentError:
+            self.schedule.interrupt(step, self._monotonic())
+            raise
         finally:
-            now = self._monotonic()
-            counters.request_time.observe(now - started)
-            self.schedule.finish(step, now)
-            if step.last:
-                counters.scans += 1
+            counters.request_time.observe(self._monotonic() - started)
+        self.schedule.finish(step, self._monotonic())
+        counters.scans += step.last
+        if self._timeouts >= TIMEOUTS_MAX:
+            raise TransientError(f"{TIMEOUTS_MAX} requests in a row without an answer")
 
     def _block_failed(self, reader: BlockReader, kind: str, text: str) -> None:
         self.counters.errors[kind] += 1
-        level = logging.WARNING if reader.error is None or reader.stale else logging.DEBUG
-        block = reader.block
-        log.log(
-            level,
-            "%s: unit %d %s %d..%d: %d tags bad: %s",
-            self.name,
-            block.unit_id,
-            block.area,
-            block.start,
-            block.start + block.count - 1,
-            len(block.tags),
-            text,
-        )
+        level = logging.DEBUG
+        if reader.failing_since is None:
+            reader.failing_since = self._monotonic()
+            level = logging.WARNING
+        tags = len(reader.block.tags)
+        log.log(level, "%s: %s: %d tags bad: %s", self.name, _place(reader.block), tags, text)
         reader.fail(text, self.counters)
+
+    def _block_recovered(self, reader: BlockReader) -> None:
+        assert reader.failing_since is not None
+        down_s = self._monotonic() - reader.failing_since
+        reader.failing_since = None
+        log.info("%s: %s: read again after %.1f s", self.name, _place(reader.block), down_s)
 
     async def _pause(self) -> None:
         """Do not read while the journal takes no more; the ticks in between are left out."""
@@ -278,6 +312,7 @@ class ConnectionPoller:
         now = self._monotonic()
         self.counters.paused_s += now - paused_at
         self.schedule.resume(now)
+        log.info("%s: reading goes on after %.1f s", self.name, now - paused_at)
 
     async def _sleep(self, delay_s: float) -> None:
         """Sleep, but not past `stop`."""
@@ -288,6 +323,11 @@ class ConnectionPoller:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _place(block: Block) -> str:
+    last = block.start + block.count - 1
+    return f"unit {block.unit_id} {block.area} {block.start}..{last}"
 
 
 def phases(connections: int) -> list[float]:

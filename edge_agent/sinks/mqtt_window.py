@@ -27,6 +27,8 @@ _PUBACK = 0x40
 _PUBLISH_QOS1 = 0x32
 _RETAIN = 0x01
 
+_WITHHELD = b""
+
 # Packet id and the empty list of properties that follows it, by position in the window.
 _IDS = [packet_id.to_bytes(2, "big") + b"\x00" for packet_id in range(1, PACKET_IDS_MAX + 1)]
 
@@ -94,9 +96,9 @@ def _string(text: bytes) -> bytes:
 class PublishWindow:
     """Messages numbered from 0, as far as they were sent and answered. No I/O.
 
-    ``answered`` counts the messages before the first unanswered one; ``refused`` gives the reason
-    of those that the broker, or its known limits, did not let through. At most ``size`` messages
-    are sent and unanswered at any time.
+    ``answered`` counts the messages before the first one that has no answer, ``unanswered`` the
+    PUBACKs that are due, at most ``size`` at any time. ``refused`` gives the reason of those that
+    the broker did not let through, or that its known limits forbid to send.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class PublishWindow:
     ) -> None:
         self.answered = 0
         self.sent = 0
+        self.unanswered = 0
         self.refused: dict[int, str] = {}
         self._portions: Iterator[Messages] = iter(portions)
         self._first_byte = _PUBLISH_QOS1 | (_RETAIN if retain else 0)
@@ -125,23 +128,14 @@ class PublishWindow:
         """Whether every message has its answer."""
         return self._exhausted and self.answered == self.sent
 
-    @property
-    def unanswered(self) -> int:
-        """How many PUBACKs are due."""
-        return self.sent - self.answered - len(self._ahead)
-
     def take(self) -> bytes:
-        """The packets to send now, which count as sent; none until half the window is free.
-
-        A refill per PUBACK would cost a system call and a packet each.
-        """
-        if self.sent - self.answered > self._size // 2:
-            return b""
+        """The packets that may be sent now; they count as sent."""
         taken: list[bytes] = []
         while (free := self._size - (self.sent - self.answered)) > 0 and self._load():
             packets = self._packets[self._next : self._next + free]
             self._next += len(packets)
             self.sent += len(packets)
+            self.unanswered += len(packets) - packets.count(_WITHHELD)
             taken += packets
             self._close_gaps()
         return b"".join(taken)
@@ -167,11 +161,11 @@ class PublishWindow:
             if in_order and code < REFUSED_MIN and not self._ahead:
                 answered += 1
             else:
-                self.answered = answered
+                self._answered_up_to(answered)
                 self.answer(packet_id, code)
                 answered = self.answered
             at += 2 + remaining
-        self.answered = answered
+        self._answered_up_to(answered)
         return at
 
     def answer(self, packet_id: int, code: int, text: str | None = None) -> None:
@@ -182,8 +176,13 @@ class PublishWindow:
             raise ValueError(f"PUBACK for packet id {packet_id}, which is not in flight")
         if code >= REFUSED_MIN:
             self.refused[position] = f"broker: {reason_in_words(code, text)}"
+        self.unanswered -= 1
         self._ahead.add(position)
         self._close_gaps()
+
+    def _answered_up_to(self, position: int) -> None:
+        self.unanswered -= position - self.answered
+        self.answered = position
 
     def _close_gaps(self) -> None:
         while self.answered in self._ahead and self.answered < self.sent:
@@ -201,7 +200,7 @@ class PublishWindow:
         return self._next < len(self._packets)
 
     def _frame(self, portion: Messages) -> list[bytes]:
-        """PUBLISH packets (MQTT 5.0, 3.3); an empty one where it must not be sent."""
+        """PUBLISH packets (MQTT 5.0, 3.3), or `_WITHHELD` where it must not be sent."""
         count = len(portion.topics)
         offset = self.sent % PACKET_IDS_MAX
         ids = (_IDS * (2 + count // PACKET_IDS_MAX))[offset : offset + count]
@@ -227,6 +226,6 @@ class PublishWindow:
                     self._refuse(index, "topic name invalid: site, device or tag", packets)
 
     def _refuse(self, index: int, reason: str, packets: list[bytes]) -> None:
-        packets[index] = b""
+        packets[index] = _WITHHELD
         self.refused[self.sent + index] = reason
         self._ahead.add(self.sent + index)

@@ -108,13 +108,16 @@ async def subscribed(port: int, topic: str) -> AsyncIterator[Receive]:
         yield receive
 
 
-async def test_a_subscriber_receives_what_was_handed_over(broker: Mosquitto) -> None:
-    """Bytes and order per tag, over several batches, with Korean names."""
+@pytest.mark.parametrize("receive_max", [1, 20, 1_000])
+async def test_a_subscriber_receives_what_was_handed_over(tmp_path: Path, receive_max: int) -> None:
+    """Bytes and order per tag, over several batches, with Korean names, in a window of any size."""
     batches = [batch_of(1, 2_345), batch_of(2, 1), batch_of(3, 777)]
-    async with subscribed(broker.port, "plc/#") as receive, opened(broker.url) as sink:
-        assert await sink.deliver(batches) == 0
-        expected = messages_of(*batches)
-        received = await receive(len(expected))
+    config = f"allow_anonymous true\n{KEEP_ALL}max_inflight_messages {receive_max}\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as broker:
+        async with subscribed(broker.port, "plc/#") as receive, opened(broker.url) as sink:
+            assert await sink.deliver(batches) == 0
+            expected = messages_of(*batches)
+            received = await receive(len(expected))
     assert by_topic(received) == by_topic(expected)
     assert 'plc/평택/펌프 01/압력 "A"' in by_topic(received)
 
@@ -359,7 +362,7 @@ def tls_broker(tmp_path: Path, certificates: Path) -> Iterator[Mosquitto]:
     config = (
         f"cafile {certificates}/ca.pem\ncertfile {certificates}/server.pem\n"
         f"keyfile {certificates}/server.key\nrequire_certificate true\n"
-        "use_identity_as_username true\nallow_anonymous false\n"
+        "use_identity_as_username true\nallow_anonymous false\nmax_inflight_messages 1000\n"
     )
     with Mosquitto(tmp_path / "mosquitto", config) as server:
         yield server
