@@ -75,8 +75,9 @@ class Server:
         """Start it and wait until it answers."""
         assert self._process is None, "already running"
         self._log = (self.folder / "server.log").open("ab")
+        command = self.command()
         self._process = subprocess.Popen(
-            self.command(),
+            command,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -89,10 +90,14 @@ class Server:
         def up() -> bool:
             if process.poll() is not None:
                 log = (self.folder / "server.log").read_text(errors="replace")
-                raise RuntimeError(f"{self.command()[0]} ended at once:\n{log[-2000:]}")
+                raise RuntimeError(f"{command[0]} ended at once:\n{log[-2000:]}")
             return self.ready()
 
-        wait_until(up, f"{self.command()[0]} on port {self.port}")
+        try:
+            wait_until(up, f"{command[0]} on port {self.port}")
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:

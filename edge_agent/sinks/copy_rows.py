@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from edge_agent.model import Batch, Series
+from edge_agent.sinks.per_series import PerSeries
 
 COLUMNS = ("ts", "value", "site", "line", "device", "tag", "unit")
 """Column order of the rows."""
@@ -30,47 +31,34 @@ _pack_value: Callable[[float], bytes] = struct.Struct(">d").pack
 
 
 class UnstorableTextError(ValueError):
-    """A series has a text that PostgreSQL can't store; ``series_id`` says which."""
-
-    def __init__(self, series_id: int, reason: str) -> None:
-        super().__init__(reason)
-        self.series_id = series_id
+    """A series has a text that PostgreSQL can't store."""
 
 
-class _Suffixes(dict[int, bytes]):
-    """Per series id the constant end of its rows, rendered at its first use."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.series: Mapping[int, Series] = {}
-
-    def __missing__(self, series_id: int) -> bytes:
-        if reason := why_unstorable(self.series[series_id]):
-            raise UnstorableTextError(series_id, reason)
-        fields = [text.encode() for text in self.series[series_id]]
-        suffix = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
-        self[series_id] = suffix
-        return suffix
+def _suffix(series: Series) -> bytes:
+    """The constant end of a series' rows."""
+    if reason := why_unstorable(series):
+        raise UnstorableTextError(reason)
+    fields = [text.encode() for text in series]
+    return b"".join(len(field).to_bytes(4, "big") + field for field in fields)
 
 
 class RowRenderer:
     """Renders the batches of one journal, whose series ids it remembers."""
 
     def __init__(self) -> None:
-        self._suffixes = _Suffixes()
+        self._suffixes = PerSeries(_suffix)
 
     def render(self, batch: Batch) -> bytes:
         """All rows of a batch, in its order, without header and trailer.
 
         Raises ``UnstorableTextError``. Times must be within PostgreSQL's range.
         """
-        self._suffixes.series = batch.series
         heads = chain.from_iterable(
             repeat(_HEAD.pack(len(COLUMNS), 8, (ts_ms - _EPOCH_2000_MS) * 1000, 8), count)
             for ts_ms, count in batch.runs
         )
         values = map(_pack_value, batch.values)
-        suffixes = map(self._suffixes.__getitem__, batch.series_ids)
+        suffixes = self._suffixes.lookup(batch.series_ids, batch.series)
         return b"".join(chain.from_iterable(zip(heads, values, suffixes, strict=True)))
 
 

@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from influxdb_client.rest import ApiException
 from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sinks.per_series import PerSeries
 
 LINES_PER_REQUEST_MAX = 5_000
 """InfluxData's recommended request size; larger ones gain nothing."""
@@ -85,7 +87,7 @@ class InfluxSink:
         self._timeout_s = timeout_s
         self._body_bytes_max = BODY_BYTES_MAX
         self._client: InfluxDBClientAsync | None = None
-        self._heads: dict[int, bytes] = {}
+        self._heads = self._no_heads()
 
     def __repr__(self) -> str:
         return f"InfluxSink(url={self._url!r}, org={self._org!r}, bucket={self._bucket!r})"
@@ -93,7 +95,7 @@ class InfluxSink:
     async def open(self, journal: JournalIdentity) -> None:  # noqa: ARG002  (the interface's)
         """Connect, and check token, organization and bucket by a write of no lines."""
         await self.close()
-        self._heads.clear()  # another journal may give its series other ids
+        self._heads = self._no_heads()  # another journal may give its series other ids
         self._client = InfluxDBClientAsync(
             url=self._url,
             token=self._token,
@@ -114,8 +116,7 @@ class InfluxSink:
         """Write all samples; see `Sink`. InfluxDB doesn't tell what it already had: always 0."""
         rendered = _Rendered()
         for batch in batches:
-            self._learn_series(batch)
-            rendered.append(batch, self._heads)
+            rendered.append(batch, self._heads.lookup(batch.series_ids, batch.series))
         reasons: dict[int, str] = {}
         for start in range(0, len(rendered.lines), LINES_PER_REQUEST_MAX):
             stop = min(start + LINES_PER_REQUEST_MAX, len(rendered.lines))
@@ -126,15 +127,14 @@ class InfluxSink:
             )
         return 0
 
+    def _no_heads(self) -> PerSeries:
+        return PerSeries(partial(render_head, self._measurement))
+
     async def close(self) -> None:
         """Release the connection."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()  # type: ignore[no-untyped-call]  # the library's
-
-    def _learn_series(self, batch: Batch) -> None:
-        for series_id in set(batch.series_ids).difference(self._heads):
-            self._heads[series_id] = render_head(self._measurement, batch.series[series_id])
 
     async def _write(self, rendered: _Rendered, positions: Sequence[int]) -> dict[int, str]:
         """Write these lines; returns the reason for each one that was refused for good."""
@@ -245,14 +245,14 @@ class _Rendered:
         self._sequences: list[int] = []
         self._starts: list[int] = []
 
-    def append(self, batch: Batch, heads: Mapping[int, bytes]) -> None:
-        """Render a batch; ``heads`` knows all of its series."""
+    def append(self, batch: Batch, heads: Sequence[bytes]) -> None:
+        """Render a batch; ``heads`` are its samples' own."""
         self._sequences.append(batch.sequence)
         self._starts.append(len(self.lines))
         self.series_ids.extend(batch.series_ids)
         # One call formats all values, with as many digits as each needs and no more.
         values = orjson.dumps(batch.values.tolist())[1:-1].split(b",")
-        pairs = zip(map(heads.__getitem__, batch.series_ids), values, strict=False)
+        pairs = zip(heads, values, strict=False)
         for ts_ms, count in batch.runs:
             tail = b" %d\n" % ts_ms
             self.lines += [head + value + tail for head, value in islice(pairs, count)]

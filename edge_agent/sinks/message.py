@@ -11,13 +11,14 @@ and the numbers of a batch in one call: 0.3 us per message, against 1.2 for a di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import orjson
 
 from edge_agent.model import Batch, Series
+from edge_agent.sinks.per_series import PerSeries
 
 MESSAGES_MAX = 1_000
 """Messages rendered in one go; keeps the event loop free for others (about 3 ms on a Pi)."""
@@ -73,9 +74,10 @@ class MessageRenderer:
     """Renders batches whose series ids come from one journal: it remembers what it rendered."""
 
     def __init__(self) -> None:
-        self._topics: dict[int, bytes] = {}
-        self._middles: dict[int, bytes] = {}
-        self._tails: dict[int, bytes] = {}
+        self._topics = PerSeries(topic_of)
+        self._devices = PerSeries(_device_part)
+        self._tags = PerSeries(_tag_part)
+        self._tails = PerSeries(_tail)
 
     def render(self, batch: Batch, start: int = 0) -> Iterator[Messages]:
         """The messages of ``batch``'s samples from ``start`` on, in order, in portions."""
@@ -85,23 +87,30 @@ class MessageRenderer:
         for first in range(start, len(batch), MESSAGES_MAX):
             portion = slice(first, first + MESSAGES_MAX)
             ids = batch.series_ids[portion]
-            self._learn(ids, batch.series)
+            series = batch.series
             numbers = orjson.dumps(batch.values[portion].tolist())[1:-1].split(b",")
-            middles = map(self._middles.__getitem__, ids)
-            tails = map(self._tails.__getitem__, ids)
-            yield Messages(
-                topics=[self._topics[series_id] for series_id in ids],
-                payloads=list(map(b"".join, zip(heads[portion], middles, numbers, tails))),  # noqa: B905
+            parts = zip(
+                heads[portion],
+                self._devices.lookup(ids, series),
+                self._tags.lookup(ids, series),
+                numbers,
+                self._tails.lookup(ids, series),
+                strict=True,
             )
+            yield Messages(self._topics.lookup(ids, series), list(map(b"".join, parts)))
 
-    def _learn(self, ids: Iterable[int], series: Mapping[int, Series]) -> None:
-        for series_id in set(ids).difference(self._topics):
-            site, line, device, tag, unit = map(orjson.dumps, series[series_id])
-            self._middles[series_id] = b'","site":%b,"line":%b,"device":%b,"tag":%b,"value":' % (
-                site,
-                line,
-                device,
-                tag,
-            )
-            self._tails[series_id] = b',"unit":%b}' % unit
-            self._topics[series_id] = topic_of(series[series_id])
+
+# A message's constant parts. Many series share the first and the last, which are kept once.
+
+
+def _device_part(series: Series) -> bytes:
+    site, line, device = map(orjson.dumps, series[:3])
+    return b'","site":%b,"line":%b,"device":%b,"tag":' % (site, line, device)
+
+
+def _tag_part(series: Series) -> bytes:
+    return b'%b,"value":' % orjson.dumps(series.tag)
+
+
+def _tail(series: Series) -> bytes:
+    return b',"unit":%b}' % orjson.dumps(series.unit)

@@ -32,6 +32,8 @@ _WITHHELD = b""
 # Packet id and the empty list of properties that follows it, by position in the window.
 _IDS = [packet_id.to_bytes(2, "big") + b"\x00" for packet_id in range(1, PACKET_IDS_MAX + 1)]
 
+_FRAME_BYTES = 2 + len(_IDS[0])  # topic length, packet id, length of the properties
+
 # MQTT 5.0, 2.4. Kept here because brokers use codes where the standard has no place for them:
 # Mosquitto answers a message over its size limit with 149 in a PUBACK.
 _REASONS = {
@@ -87,10 +89,10 @@ def _fixed_header(first_byte: int, remaining: int) -> bytes:
     return bytes(header)
 
 
-@lru_cache(maxsize=16_384)  # the topics of a large map
-def _string(text: bytes) -> bytes:
-    """MQTT 5.0, 1.5.4: two bytes of length, then UTF-8."""
-    return len(text).to_bytes(2, "big") + text
+@lru_cache(maxsize=4_096)  # one entry per length of topic
+def _length(size: int) -> bytes:
+    """MQTT 5.0, 1.5.4: a string is preceded by its length in two bytes."""
+    return size.to_bytes(2, "big")
 
 
 class PublishWindow:
@@ -204,11 +206,13 @@ class PublishWindow:
         count = len(portion.topics)
         offset = self.sent % PACKET_IDS_MAX
         ids = (_IDS * (2 + count // PACKET_IDS_MAX))[offset : offset + count]
-        topics = list(map(_string, portion.topics))
-        body_lengths = map(operator.add, map(len, topics), map(len, portion.payloads))
-        remaining = map(operator.add, body_lengths, repeat(len(_IDS[0])))
+        topics, payloads = portion
+        topic_sizes = list(map(len, topics))
+        body_sizes = map(operator.add, topic_sizes, map(len, payloads))
+        remaining = map(operator.add, body_sizes, repeat(_FRAME_BYTES))
         headers = map(_fixed_header, repeat(self._first_byte), remaining)
-        packets = list(map(b"".join, zip(headers, topics, ids, portion.payloads)))  # noqa: B905
+        parts = zip(headers, map(_length, topic_sizes), topics, ids, payloads, strict=False)
+        packets = list(map(b"".join, parts))
         self._withhold(portion, packets)
         return packets
 

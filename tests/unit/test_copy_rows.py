@@ -105,9 +105,8 @@ def test_text_that_cannot_be_stored_is_named(field: str, text: str, reason: str)
     series = SERIES[7]._replace(**{field: text})
     assert field in why_unstorable(series)
     assert reason in why_unstorable(series)
-    with pytest.raises(UnstorableTextError, match=reason) as caught:
+    with pytest.raises(UnstorableTextError, match=reason):
         RowRenderer().render(make_batch([(0, 1)], [3], {3: series}))
-    assert caught.value.series_id == 3
 
 
 def test_days_are_utc_days_before_1970_too() -> None:
