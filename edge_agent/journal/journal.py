@@ -258,7 +258,7 @@ class Journal:
             self.commits += 1
             self._settle(batches, len(series), acknowledgements)
             acknowledgements = []
-            if len(self._unwritten) < ENTRIES_PER_COMMIT_MAX:
+            if not self._unwritten:
                 return True
         return False
 

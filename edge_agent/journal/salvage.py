@@ -38,8 +38,9 @@ from edge_agent.model import Batch, Series
 
 log = logging.getLogger(__name__)
 
-ENTRIES_PER_STEP = 32
-SPARE_BYTES = 1_000_000
+ENTRIES_PER_STEP = 8
+"""Half a megabyte at the most: what a full disk must hold twice, in the WAL and in the file."""
+SPARE_BYTES = 2_000_000
 """Left on a full disk for the books of the new file, and for opening it."""
 _LEAF = 0x0D
 _MAGIC = b"SQLite format 3\x00"
@@ -261,6 +262,7 @@ def _rebuild(
     fresh = open_file(path)
     try:
         fresh.room.active = frozenset(sinks)
+        fresh.room.limit(fresh.room.pages_allowed)  # A full disk is watched step by step.
         recovered, lost = _carry_over(found, fresh)
     finally:
         fresh.close()

@@ -74,6 +74,8 @@ class DeliveryRunner:
         self._now_ms = now_ms
         self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
         self._faults: tuple[int, int] = (0, 0)  # sequence, times
+        self._suspect_until = 0
+        """Batches up to this sequence are handed over one by one: a fault came from among them."""
         self._warn_rejected_at = 0.0
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
@@ -147,8 +149,9 @@ class DeliveryRunner:
         """Deliver until something fails, or the journal is replaced."""
         flush_at = 0.0
         while self._journal.journal_id == journal_id:
+            alone = self._journal.position(self.sink.name) < self._suspect_until
             batches = await self._journal.read(
-                self.sink.name, samples_max=1 if self._faults[1] else self._pace.samples_max
+                self.sink.name, samples_max=1 if alone else self._pace.samples_max
             )
             if batches:
                 await self._deliver(batches, journal_id)
@@ -227,6 +230,7 @@ class DeliveryRunner:
         sequence = batches[0].sequence
         times = self._faults[1] + 1 if self._faults[0] == sequence else 1
         self._faults = (sequence, times)
+        self._suspect_until = max(self._suspect_until, batches[-1].sequence)
         log.debug("%s: fault", self.sink.name, exc_info=fault.__cause__)
         if times < FAULTS_MAX or len(batches) > 1:
             raise fault

@@ -305,7 +305,7 @@ async def test_disk_full_without_ballast(tmp_path: Path, monkeypatch: pytest.Mon
         assert 100_000 <= journal.uncommitted < 110_000
         assert journal.taken + journal.uncommitted == len(feed.samples)
         disk.clear()
-        assert await commit(journal)
+        await journal.flush()
         assert journal.uncommitted == 0
         assert journal.accepting
         assert await drained(journal) == feed.samples
@@ -333,10 +333,10 @@ async def test_crash_and_restart_on_a_full_disk(tmp_path: Path) -> None:
 
 async def test_salvage_on_a_full_disk(tmp_path: Path) -> None:
     """A damaged file and no room for its recovery: what fits is recovered, the rest is in both
-    the damaged file and the ledger, and the agent starts."""
+    the damaged file and the ledger, and the agent starts. With room again, it is delivered."""
     with tmpfs(tmp_path / "disk", "24m") as disk:
         path = disk.path / "journal.db"
-        options = {"bytes_max": 100_000_000, "ballast_bytes": 4_000_000}
+        options = {"bytes_max": 100_000_000, "ballast_bytes": 8_000_000}
         journal, feed = await opened(path, **options), Feed()
         await _some(journal, feed, 600_000)
         await journal.close()
@@ -346,6 +346,7 @@ async def test_salvage_on_a_full_disk(tmp_path: Path) -> None:
         journal = await opened(path, **options)
         assert journal.salvages == 1
         await balanced(journal)
+        disk.clear()
         found = await drained(journal)
         assert found == feed.samples[: len(found)]
         assert len(found) > 100_000
