@@ -18,7 +18,7 @@ LEDGER_GAP_MS = 300_000
 LEDGER_ROWS_MAX = 200_000
 LEDGER_DAMAGED = "journal damaged: the ledger's row is gone"
 QUARANTINE_ROWS_MAX = 100_000
-BYTES_PER_LEDGER_ROW = 1024
+BYTES_PER_LEDGER_ROW = 512
 BYTES_PER_QUARANTINE_ROW = 2048
 """Bounds for small journals: each book may fill a small part of the file, never all of it."""
 
@@ -182,13 +182,17 @@ class Books:
 
         With more tags than the ledger may have rows, they are only told per sink.
         """
-        if not self._ledger_holds(len(losses)):
-            losses = _per_sink(losses)
+        fresh: dict[tuple[str, int | None], Span] = {}
         lost: dict[str, int] = {}
         for (sink, series_id), (first, last, samples) in losses.items():
             lost[sink] = lost.get(sink, 0) + samples
+            if not self._widened(LedgerRow(sink, series_id, first, last, samples, reason)):
+                fresh[sink, series_id] = (first, last, samples)
+        if fresh and not self._ledger_holds(len(fresh)):
+            fresh = _per_sink(fresh)
+        for (sink, series_id), (first, last, samples) in fresh.items():
             row = LedgerRow(sink, series_id, first, last, samples, reason)
-            if not self._widened(row):
+            if series_id is not None or not self._widened(row):
                 self.insert_losses([row])
         for sink, samples in lost.items():
             totals = self.totals[sink]

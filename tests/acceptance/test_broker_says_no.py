@@ -34,7 +34,7 @@ def test_one_topic_denied(make_rig: MakeRig, tmp_path: Path) -> None:
     refused = evidence.refused("mqtt")
     everything = evidence.sets["postgres"]
     assert refused.keys() == {sample for sample in everything if sample[:3] == DENIED}
-    assert set(refused.values()) == {"not authorized (135)"}
+    assert set(refused.values()) == {"broker: not authorized (135)"}
     assert evidence.sets["mqtt"] == everything - refused.keys()
     assert evidence.sets["influx"] == evidence.sets["store"] == everything
     assert len(everything) == evidence.taken

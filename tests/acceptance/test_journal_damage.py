@@ -7,16 +7,17 @@ sinks may lack what the damage destroyed, and exactly that must stand in the led
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conftest import MakeRig, many_tags
 from tests.acceptance.rig import Evidence, Rig
 from tests.servers import wait_until
 
 BACKLOG_SAMPLES = 5_000
+LARGE_BACKLOG_SAMPLES = 500_000
 PAGE_BYTES = 4096
 FLIPS = 12
 PAGES_OVERWRITTEN = 6
@@ -74,9 +75,10 @@ def check(rig: Rig, evidence: Evidence) -> None:
         assert held <= truth, f"{sink} has {len(held - truth)} that nobody took"
         assert row["pending"] == 0
         assert row["base"] == 0
-        assert row["delivered"] == len(held), (sink, row)
-        assert row["lost"] == len(truth - held), (sink, row, len(truth - held))
-    assert evidence.sets["postgres"] == evidence.sets["influx"] == evidence.sets["mqtt"]
+        # A server may have taken samples and gone before it said so, and then these were damaged.
+        unconfirmed = len(held) - row["delivered"]
+        assert 0 <= unconfirmed <= rig.rate, (sink, row, unconfirmed)
+        assert row["lost"] == len(truth - held) + unconfirmed, (sink, row)
     aside = list(rig.agent.data_dir.glob("journal.db.damaged-*"))
     assert aside, "the damaged file is not kept"
     assert "journal recovered" in rig.agent.log()
@@ -106,15 +108,19 @@ def test_damaged_while_stopped(rig: Rig, damage: Callable[[Path], None]) -> None
     assert any(evidence.sinks[sink]["lost"] for sink in AWAY), "the damage destroyed nothing"
 
 
-def test_damaged_while_it_runs(rig: Rig) -> None:
-    """Pages overwritten under the running agent: it goes on with a new file and loses no scan."""
+@pytest.mark.long
+def test_damaged_while_it_runs(make_rig: MakeRig) -> None:
+    """Pages overwritten under the running agent: it goes on with a new file and loses no scan.
+
+    The backlog is larger than what SQLite keeps in memory, so that the damage is met on the disk.
+    """
+    rig = make_rig(many_tags())
     rig.agent.start()
     rig.settle()
     servers_down(rig)
     try:
-        rig.wait_taken(BACKLOG_SAMPLES)
+        rig.wait_taken(LARGE_BACKLOG_SAMPLES)
         overwrite_pages(rig.agent.data_dir / "journal.db")
-        time.sleep(1)
     finally:
         servers_up(rig)
     wait_until(lambda: "journal recovered" in rig.agent.log(), "the recovery", 30)

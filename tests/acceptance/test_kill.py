@@ -22,7 +22,7 @@ def test_killed_at_random_moments(rig: Rig) -> None:
         time.sleep(moments.uniform(*LIFE_S))
         rig.agent.stop(signal.SIGKILL)
     killed = rig.agent.journal()
-    at_work = rig.agent.log().count(" running: ")
+    at_work = rig.agent.log().count("running: ")
     assert at_work > KILLS / 2, f"only {at_work} of {KILLS} kills met an agent at work"
     rig.agent.start()
     rig.settle()

@@ -43,11 +43,11 @@ def test_plcs_killed_and_mute(make_rig: MakeRig) -> None:
     rig.run_for(AWAY_S)
     assert not rig.connected(killed)
     assert rig.connected(well)
+    back_ms = rig.now_ms()  # it may be read before start() has seen that it listens
     killed.start()
-    back_ms = rig.now_ms()
     rig.run_for(MUTE_S - AWAY_S)
-    mute.unmute()
     spoke_ms = rig.now_ms()
+    mute.unmute()
     wait_until(lambda: rig.connected(killed) and rig.connected(mute), "the PLCs' return")
     rig.run_for(LONGEST_PERIOD_S)
     rig.settle()

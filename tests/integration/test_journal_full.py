@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal import journal as journal_module
+from edge_agent.journal.books import BYTES_PER_LEDGER_ROW
 from edge_agent.journal.room import THIN_LEVEL_MAX
 from tests.filesystems import tmpfs
 from tests.journals import (
@@ -234,12 +234,12 @@ async def test_many_tags_in_a_small_ledger(tmp_path: Path) -> None:
         journal.append(1_000_000 * n, ids.tobytes(), [float(n)] * len(series))
         assert await commit(journal)
         assert journal.path.stat().st_size <= BYTES_MAX
-    assert len(journal._file.ledger()) <= BYTES_MAX // 1024
+    assert len(journal._file.ledger()) <= BYTES_MAX // BYTES_PER_LEDGER_ROW
     await balanced(journal)
     await journal.close()
 
 
-# -- the disk is full before the journal is ---------------------------------------------------------
+# -- the disk is full before the journal is -------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", list(Policy))
@@ -348,9 +348,11 @@ async def test_salvage_on_a_full_disk(tmp_path: Path) -> None:
         await balanced(journal)
         disk.clear()
         found = await drained(journal)
-        assert found == feed.samples[: len(found)]
+        first = feed.samples.index(found[0])  # the policy may have dropped the oldest since
+        assert found == feed.samples[first : first + len(found)]
         assert len(found) > 100_000
         lost = journal.totals()["a"].lost
         assert lost + len(found) == len(feed.samples)
-        assert Counter(row.reason for row in journal._file.ledger()) == {"journal damaged": 1}
+        reasons = {row.reason for row in journal._file.ledger()}
+        assert {"journal damaged"} <= reasons <= {"journal damaged", "journal full: oldest dropped"}
         await journal.close()
