@@ -173,10 +173,22 @@ def counted(samples: Iterable[Sample]) -> Counter[Series | None]:
 
 def journal_file(path: Path, **options: Any) -> JournalFile:
     """The file alone, for looking into it."""
-    return JournalFile(
-        path,
-        **({"bytes_max": 4_000_000, "ballast_bytes": 0, "policy": Policy.DROP_OLDEST} | options),
-    )
+    defaults: dict[str, Any] = {
+        "bytes_max": 4_000_000,
+        "ballast_bytes": 0,
+        "policy": Policy.DROP_OLDEST,
+    }
+    return JournalFile(path, **(defaults | options))
+
+
+def accepts(journal: Journal) -> bool:
+    """Whether pollers may read now."""
+    return journal.accepting
+
+
+def on_full_disk(journal: Journal) -> bool:
+    """Whether the journal says that the disk is full."""
+    return journal.disk_full
 
 
 def copied(journal: Path, folder: Path) -> Path:

@@ -50,6 +50,10 @@ class CuttingProxy:
         with self._lock:
             self._place = place
 
+    def has_cut(self, times: int) -> bool:
+        """Whether it has cut so often."""
+        return self.cuts >= times
+
     def _accept(self) -> None:
         while not self._closing.is_set():
             with suppress(TimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,13 @@ from tests.journals import (
     SERIES,
     Feed,
     abandon,
+    accepts,
     balanced,
     commit,
     counted,
     drained,
     loss_per_series,
+    on_full_disk,
     opened,
     traced,
 )
@@ -112,10 +115,10 @@ async def test_stop_refuses_nothing_that_was_read(tmp_path: Path) -> None:
     await journal.close()
 
     journal = await opened(path, bytes_max=BYTES_MAX, policy=Policy.STOP)
-    assert not journal.accepting, "full is full, also after a restart"
+    assert not accepts(journal), "full is full, also after a restart"
     found = await drained(journal)
     assert await commit(journal)
-    assert journal.accepting
+    assert accepts(journal)
     assert found == feed.samples
     assert journal._file.ledger() == []
     await balanced(journal)
@@ -260,16 +263,16 @@ async def test_disk_full(tmp_path: Path, policy: Policy) -> None:
         await _some(journal, feed, 60_000)
         disk.fill(leave_bytes=200_000)
         await _some(journal, feed, 400_000)
-        assert journal.disk_full
+        assert on_full_disk(journal)
         assert not ballast.exists()
-        assert journal.accepting is (policy is not Policy.STOP)
+        assert accepts(journal) is (policy is not Policy.STOP)
         await balanced(journal)
         if policy is Policy.STOP:
             assert journal.totals()["a"].lost == 0
         disk.clear()
         assert await commit(journal)
-        assert not journal.disk_full
-        assert journal.accepting
+        assert not on_full_disk(journal)
+        assert accepts(journal)
         assert ballast.stat().st_size == 8_000_000
         await _some(journal, feed, 40_000)
         await balanced(journal)
@@ -300,14 +303,14 @@ async def test_disk_full_without_ballast(tmp_path: Path, monkeypatch: pytest.Mon
         (disk.path / "journal.ballast").unlink()
         disk.fill()
         await _some(journal, feed, 1_000_000)
-        assert not journal.accepting
+        assert not accepts(journal)
         assert not await commit(journal)
         assert 100_000 <= journal.uncommitted < 110_000
         assert journal.taken + journal.uncommitted == len(feed.samples)
         disk.clear()
         await journal.flush()
         assert journal.uncommitted == 0
-        assert journal.accepting
+        assert accepts(journal)
         assert await drained(journal) == feed.samples
         await balanced(journal)
         await journal.close()
@@ -317,7 +320,7 @@ async def test_crash_and_restart_on_a_full_disk(tmp_path: Path) -> None:
     """The agent is killed while the disk is full: it starts again by itself, with nothing lost."""
     with tmpfs(tmp_path / "disk", "24m") as disk:
         path = disk.path / "journal.db"
-        options = {"bytes_max": 100_000_000, "ballast_bytes": 8_000_000}
+        options: dict[str, Any] = {"bytes_max": 100_000_000, "ballast_bytes": 8_000_000}
         journal, feed = await opened(path, **options), Feed()
         await _some(journal, feed, 60_000)
         abandon(journal)
@@ -336,7 +339,7 @@ async def test_salvage_on_a_full_disk(tmp_path: Path) -> None:
     the damaged file and the ledger, and the agent starts. With room again, it is delivered."""
     with tmpfs(tmp_path / "disk", "24m") as disk:
         path = disk.path / "journal.db"
-        options = {"bytes_max": 100_000_000, "ballast_bytes": 8_000_000}
+        options: dict[str, Any] = {"bytes_max": 100_000_000, "ballast_bytes": 8_000_000}
         journal, feed = await opened(path, **options), Feed()
         await _some(journal, feed, 600_000)
         await journal.close()

@@ -192,7 +192,7 @@ async def test_a_folder_at_the_journal_s_path(tmp_path: Path) -> None:
 async def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     """The message names the path and the reason."""
     (tmp_path / "data").write_text("")
-    with pytest.raises(TransientError, match="journal.db"):
+    with pytest.raises(TransientError, match=r"journal\.db"):
         await opened(tmp_path / "data" / "journal.db")
 
 

@@ -112,7 +112,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Handed(MemorySink):
-    """Remembers every hand-over by its sequences, counted from the first one's 1, and does what a test says in each."""
+    """Remembers every hand-over by its sequences, and does what a test says in each.
+
+    The first sequence counts as 1.
+    """
 
     def __init__(
         self, act: Callable[[Sequence[Batch]], Coroutine[object, object, None]] | None = None
