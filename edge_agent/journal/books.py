@@ -59,6 +59,16 @@ class SinkTotals:
         """Samples that are no longer pending."""
         return self.base + self.delivered + self.quarantined + self.lost
 
+    def after(self, ack: Acknowledgement) -> SinkTotals:
+        """The totals once an acknowledgement is applied."""
+        return replace(
+            self,
+            sequence=ack.sequence,
+            delivered=self.delivered + ack.delivered,
+            duplicates=self.duplicates + ack.duplicates,
+            quarantined=self.quarantined + len(ack.rejected),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
@@ -83,6 +93,26 @@ class Acknowledgement:
     delivered: int
     duplicates: int = 0
     rejected: tuple[Quarantined, ...] = ()
+
+    def followed_by(self, later: Acknowledgement) -> Acknowledgement:
+        """Both in one."""
+        return replace(
+            later,
+            previous=self.previous,
+            delivered=self.delivered + later.delivered,
+            duplicates=self.duplicates + later.duplicates,
+            rejected=self.rejected + later.rejected,
+        )
+
+    def without(self, done: Acknowledgement) -> Acknowledgement:
+        """The part of a joined acknowledgement that came after ``done``."""
+        return replace(
+            self,
+            previous=done.sequence,
+            delivered=self.delivered - done.delivered,
+            duplicates=self.duplicates - done.duplicates,
+            rejected=self.rejected[len(done.rejected) :],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +192,7 @@ class Books:
         totals = self.totals[ack.sink]
         if totals.sequence != ack.previous:
             return
-        self.write(
-            replace(
-                totals,
-                sequence=ack.sequence,
-                delivered=totals.delivered + ack.delivered,
-                duplicates=totals.duplicates + ack.duplicates,
-                quarantined=totals.quarantined + len(ack.rejected),
-            )
-        )
+        self.write(totals.after(ack))
         if ack.rejected:
             self.insert_quarantined(ack.sink, ack.rejected)
             self._bound_quarantine()

@@ -273,7 +273,7 @@ class Journal:
             if current is done:
                 del self._acknowledgements[done.sink]
             elif current is not None:
-                self._acknowledgements[done.sink] = _without(current, done)
+                self._acknowledgements[done.sink] = current.without(done)
         for batch in batches:
             self._cache.append(batch)
             self._cached_samples += len(batch)
@@ -404,7 +404,7 @@ class Journal:
     def _advance(self, fresh: Acknowledgement) -> None:
         sink = fresh.sink
         waiting = self._acknowledgements.get(sink)
-        self._acknowledgements[sink] = fresh if waiting is None else _joined(waiting, fresh)
+        self._acknowledgements[sink] = fresh if waiting is None else waiting.followed_by(fresh)
         self._cursors[sink] = fresh.sequence
 
     def release(self, sink: str) -> None:
@@ -446,7 +446,7 @@ class Journal:
         known = {sink: self._file.totals[sink] for sink in self._sinks}
         for sink, waiting in self._acknowledgements.items():
             if known[sink].sequence == waiting.previous:
-                known[sink] = _applied(known[sink], waiting)
+                known[sink] = known[sink].after(waiting)
         return known
 
     async def bytes_used(self) -> int:
@@ -489,38 +489,3 @@ def _next_batches(
             break
         batches.append(batch)
     return batches
-
-
-def _joined(first: Acknowledgement, second: Acknowledgement) -> Acknowledgement:
-    return Acknowledgement(
-        sink=first.sink,
-        previous=first.previous,
-        sequence=second.sequence,
-        delivered=first.delivered + second.delivered,
-        duplicates=first.duplicates + second.duplicates,
-        rejected=first.rejected + second.rejected,
-    )
-
-
-def _without(whole: Acknowledgement, done: Acknowledgement) -> Acknowledgement:
-    """The part of a joined acknowledgement that came after ``done``."""
-    return Acknowledgement(
-        sink=whole.sink,
-        previous=done.sequence,
-        sequence=whole.sequence,
-        delivered=whole.delivered - done.delivered,
-        duplicates=whole.duplicates - done.duplicates,
-        rejected=whole.rejected[len(done.rejected) :],
-    )
-
-
-def _applied(totals: SinkTotals, waiting: Acknowledgement) -> SinkTotals:
-    return SinkTotals(
-        sink=totals.sink,
-        sequence=waiting.sequence,
-        base=totals.base,
-        delivered=totals.delivered + waiting.delivered,
-        duplicates=totals.duplicates + waiting.duplicates,
-        quarantined=totals.quarantined + len(waiting.rejected),
-        lost=totals.lost,
-    )
