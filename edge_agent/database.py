@@ -114,6 +114,7 @@ async def init(dsn: str, *, flavour: str = "postgres", again: bool = False) -> I
                     await connection.execute("RESET ROLE")
                 for file in wanted:
                     await connection.execute(queries()["schema_record"], file.name, file.sha256)
+                await connection.execute(queries()["partitions_ahead"], DAYS_AHEAD)
         finally:
             await disconnect(connection)
     applied = tuple(file.name for file in wanted)

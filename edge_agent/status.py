@@ -248,10 +248,10 @@ def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
 
 
 def _stops_at_journal(journal: JournalStatus) -> list[str]:
-    if journal["disk_full"] or journal["commit_failures"]:
-        return ["the journal: the disk refuses to write; free some space"]
     if journal["full"]:
         return ["the journal: it is full, reading of the PLCs is paused"]
+    if journal["disk_full"] or journal["commit_failures"]:
+        return ["the journal: the disk refuses to write; free some space"]
     return []
 
 

@@ -371,6 +371,9 @@ class JournalFile:
         with self._translated():
             result = self._connection.execute("PRAGMA integrity_check").fetchall()
             faults = [str(text) for (text,) in result if text != "ok"]
+            # Twice, since a running agent may begin its WAL anew between the two files.
+            if all(wal.damaged(self._wal("-wal"), PAGE_BYTES, self._wal("-shm")) for _ in (1, 2)):
+                faults.append("its WAL holds frames that SQLite can't read")
             for sequence in self.entries.sequences():
                 try:
                     self.entries.select("sequence = ?", (sequence,), 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.journals import (
     commit,
     copied,
     drained,
+    journal_file,
     opened,
     set_aside,
 )
@@ -418,3 +420,23 @@ async def test_cancelled_in_the_middle_of_a_salvage(tmp_path: Path) -> None:
     journal = await opened(path, SINKS)
     assert await drained(journal, "b") == feed.samples
     abandon(journal)
+
+
+async def test_check_sees_a_damaged_wal(tmp_path: Path) -> None:
+    """`journal check` reads what SQLite leaves out without a word: frames after a damaged one."""
+    path = tmp_path / "journal.db"
+    journal, feed = await opened(path), Feed()
+    for _ in range(20):
+        feed.fill(journal, 1_000)
+        await journal.flush()
+    broken = copied(path, tmp_path / "copy")
+    await journal.close()
+    log = broken.with_name("journal.db-wal")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    with closing(journal_file(broken, read_only=True)) as file:
+        assert file.check() == []
+    log.write_bytes(data)
+    log.with_name("journal.db-shm").unlink(missing_ok=True)
+    with closing(journal_file(broken, read_only=True)) as file:
+        assert "its WAL holds frames that SQLite can't read" in file.check()
