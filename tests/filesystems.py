@@ -6,13 +6,20 @@ They need the right to mount; where that is missing the test is skipped and says
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+EXT4_IOC_SHUTDOWN = 0x8004587D
+"""``_IOR('X', 125, __u32)``, linux/fs/ext4/ext4.h."""
+EXT4_GOING_FLAGS_NOLOGFLUSH = 2
+"""As if the power had failed."""
 
 
 @dataclass(frozen=True)
@@ -57,5 +64,54 @@ def tmpfs(path: Path, size: str) -> Iterator[Disk]:
         pytest.skip(f"mounting a tmpfs is not permitted here: {mounted.stderr.strip()}")
     try:
         yield Disk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@dataclass(frozen=True)
+class Ext4(Disk):
+    """A disk whose power can fail: what was not flushed to its image is gone."""
+
+    image: Path
+
+    def mount(self) -> str:
+        """Attach it; returns why not, or nothing."""
+        mounted = subprocess.run(
+            ["mount", "-o", "loop", str(self.image), str(self.path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return mounted.stderr.strip() if mounted.returncode else ""
+
+    def lose_power(self) -> None:
+        """From now on nothing reaches the disk, the file system's own log included."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, struct.pack("=I", EXT4_GOING_FLAGS_NOLOGFLUSH))
+        finally:
+            os.close(folder)
+
+    def restore_power(self) -> None:
+        """Mount it again: the file system recovers from what its log holds."""
+        subprocess.run(["umount", str(self.path)], check=True)
+        refusal = self.mount()
+        assert not refusal, refusal
+
+
+@contextlib.contextmanager
+def ext4(path: Path, megabytes: int) -> Iterator[Ext4]:
+    """A disk in an image file; skips the test where loop mounts are not permitted."""
+    image = path.with_suffix(".img")
+    with image.open("wb") as stream:
+        stream.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    path.mkdir()
+    disk = Ext4(path, image)
+    refusal = disk.mount()
+    if refusal:
+        pytest.skip(f"loop mounts are not permitted here: {refusal}")
+    try:
+        yield disk
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sqlite3
 import time
 import uuid
@@ -123,6 +124,8 @@ class JournalFile:
         log = self._wal("-wal")
         if log and not (self.path.exists() and self.path.stat().st_size):
             raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
+        if log and not self._read_only:
+            self._secure(log)
         self._connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={'ro' if self._read_only else 'rwc'}",
             uri=True,
@@ -145,6 +148,17 @@ class JournalFile:
         """The WAL beside the file, or its index; empty if there is none."""
         path = self.path.with_name(self.path.name + suffix)
         return path.read_bytes() if path.exists() else b""
+
+    def _secure(self, log: bytes) -> None:
+        """Write the WAL again, as it is, before anything in it is believed.
+
+        After a failed fsync the kernel still shows what the disk never got, and counts it as
+        written: a second fsync alone would succeed, and the samples be gone with the power.
+        """
+        with self.path.with_name(self.path.name + "-wal").open("r+b") as stream:
+            stream.write(log)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def _create(self) -> None:
         run = self._connection.execute

@@ -1,0 +1,194 @@
+"""`edge-agent` as a person meets it: exit codes, messages, and never a traceback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from edge_agent import address_map
+from edge_agent.cli import main
+from edge_agent.exposition import METRICS
+from edge_agent.simulator import rebind
+from tests.integration.plc_database import Cluster
+from tests.plant import Agent, Simulator, make_tags, settle
+from tests.servers import free_port
+
+EDGE_AGENT = str(Path(sys.executable).with_name("edge-agent"))
+DEMO_MAP = Path(__file__).parents[2] / "examples/demo/address_map.csv"
+COMMANDS = ("check", "simulate", "demo", "status", "journal", "db")
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """One command; its output must be free of tracebacks."""
+    done = subprocess.run(
+        [EDGE_AGENT, *words], capture_output=True, text=True, cwd=cwd, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """A running agent with the embedded store and simulated PLCs."""
+    folder = tmp_path_factory.mktemp("agent")
+    tags = rebind(make_tags(50, 200))
+    map_path = folder / "address_map.csv"
+    address_map.write(map_path, tags)
+    agent = Agent(folder / "agent", map_path)
+    agent.configure([])
+    with Simulator(folder / "plc", tags), agent:
+        settle(agent, 200)
+        yield agent
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_is_there(command: tuple[str, ...]) -> None:
+    """Every command explains itself."""
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "usage: edge-agent" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no address map"),
+        (("--map", "nowhere.csv"), "nowhere.csv"),
+        (("check", "--map", "nowhere.csv"), "nowhere.csv"),
+        (("--map", str(DEMO_MAP), "--config", "nowhere.toml"), "nowhere.toml"),
+        (("demo", "--for", "soon"), "10s"),
+        (("journal", "status", "--data-dir", "nowhere"), "there is no journal"),
+        (("db", "status"), "--dsn"),
+        (("fly",), "invalid choice"),
+        (("check", "--map", str(DEMO_MAP), "--loudly"), "unrecognized"),
+    ],
+)
+def test_wrong_input_is_exit_code_2(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    """The message says what is wrong; nothing was done."""
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_reports_every_problem(tmp_path: Path) -> None:
+    """As text and as JSON, with line and column."""
+    path = tmp_path / "map.csv"
+    rows = list(csv.reader(DEMO_MAP.read_text(encoding="utf-8-sig").splitlines()))
+    header = rows[0]
+    rows[1][header.index("period_ms")] = "20"
+    rows[2][header.index("type")] = "REAL"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    text = run("check", "--map", str(path))
+    assert text.returncode == 2
+    assert "period_ms" in text.stderr
+    assert "REAL" in text.stderr
+    report = json.loads(run("check", "--map", str(path), "--json").stdout)
+    assert [(problem["line"], problem["column"]) for problem in report["problems"]] == [
+        (2, "period_ms"),
+        (3, "type"),
+    ]
+    sound = run("check", "--map", str(DEMO_MAP))
+    assert (sound.returncode, sound.stderr) == (0, "")
+
+
+def test_the_demo_delivers_every_sample() -> None:
+    """Three seconds of the whole product; the exit code is the proof."""
+    done = run("demo", "--for", "3s", "--map", str(DEMO_MAP))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every sample arrived" in done.stdout
+
+
+def test_status_of_a_running_agent(agent: Agent) -> None:
+    """One line says that all is well; `--json` has everything."""
+    done = agent.run_command("status")
+    assert done.returncode == 0
+    assert done.stdout.startswith("All well: 50 tags")
+    status = json.loads(agent.run_command("status", "--json").stdout)
+    assert status["journal"]["taken"] > 0
+    assert sum(len(device["tags"]) for device in status["devices"]) == 50
+    assert {tag["quality"] for device in status["devices"] for tag in device["tags"]} == {"good"}
+
+
+def test_http_routes(agent: Agent) -> None:
+    """Health, readiness and every metric, in Prometheus's own format."""
+    base = f"http://127.0.0.1:{agent.port}"
+    for route in ("/healthz", "/readyz", "/status"):
+        with urllib.request.urlopen(f"{base}{route}", timeout=5) as reply:
+            assert reply.status == 200
+            json.load(reply)
+    with urllib.request.urlopen(f"{base}/metrics", timeout=5) as reply:
+        families = list(text_string_to_metric_families(reply.read().decode()))
+    assert {family.name for family in families} >= set(METRICS) - {"edge_agent_sink_failures"}
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{base}/nothing", timeout=5)
+
+
+def test_the_journal_of_a_running_agent_is_read_and_not_changed(agent: Agent) -> None:
+    """Looking is allowed at any time; changing needs the agent to be stopped."""
+    assert "samples taken" in agent.run_command("journal", "status").stdout
+    assert agent.run_command("journal", "check").returncode == 0
+    assert agent.run_command("journal", "export", "ledger").stdout.startswith("sink,")
+    for words in (("replay", "--sink", "store"), ("trim", "--sink", "store", "--yes")):
+        done = agent.run_command("journal", *words)
+        assert done.returncode == 2
+        assert "in use by a running agent" in done.stderr
+
+
+def test_a_second_agent_on_the_same_data_is_refused(agent: Agent) -> None:
+    """Two writers would tear the journal apart."""
+    done = run("--map", str(DEMO_MAP), "--data-dir", str(agent.data_dir), "--http", "")
+    assert done.returncode == 2
+    assert "in use by a running agent" in done.stderr
+
+
+def test_nobody_answers() -> None:
+    """`status` without an agent: exit code 1, and where to look."""
+    done = run("status", "--http", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "no agent answers" in done.stderr
+
+
+def test_database_commands(tmp_path: Path) -> None:
+    """`db init` twice, `db status`, and a database that is not there."""
+    cluster = Cluster(tmp_path / "postgres")
+    try:
+        dsn = cluster.server.dsn()
+        assert "applied" in run("db", "init", "--dsn", dsn).stdout
+        again = run("db", "init", "--dsn", dsn)
+        assert again.returncode == 0
+        assert "applied " not in again.stdout.replace("unchanged", "")
+        assert run("db", "status", "--dsn", dsn).returncode == 0
+    finally:
+        cluster.server.stop()
+    away = run("db", "status", "--dsn", f"postgresql://me:hidden@127.0.0.1:{free_port()}/plant")
+    assert away.returncode == 1
+    assert "hidden" not in away.stderr
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(map_bytes=st.binary(max_size=400), toml=st.text(max_size=200))
+def test_garbage_is_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], map_bytes: bytes, toml: str
+) -> None:
+    """Any bytes as a map and any text as settings: exit code 2 and a message, never a traceback."""
+    map_path, config = tmp_path / "map.csv", tmp_path / "edge-agent.toml"
+    map_path.write_bytes(map_bytes)
+    config.write_bytes(toml.encode(errors="surrogatepass"))
+    assert main(["check", "--map", str(map_path)]) == 2
+    assert main(["check", "--map", str(DEMO_MAP), "--config", str(config)]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Documentation as a tested artefact: what the product offers stands in docs/ and README.md."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from edge_agent import cli
+from edge_agent.exposition import METRICS
+from edge_agent.pipeline.poller import Quality
+
+command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EVERYTHING = "\n".join(page.read_text() for page in PAGES)
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+
+
+def options(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, str]]:
+    """Every command and option, as (command, word)."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                yield f"{prefix} {name}", f"{prefix} {name}"
+                yield from options(child, f"{prefix} {name}")
+        else:
+            for word in action.option_strings:
+                if word.startswith("--") and word != "--help":
+                    yield prefix, word
+
+
+def test_the_entry_point_is_the_documented_one() -> None:
+    """`edge-agent` runs `edge_agent.cli:main`."""
+    assert cli.main is command_line.main
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    sorted(set(options(command_line._parser(list(command_line.COMMANDS)), "edge-agent"))),
+)
+def test_every_command_and_option_is_documented(command: str, word: str) -> None:
+    """A reader finds it, and the words around it."""
+    assert word in EVERYTHING, f"{command}: {word} stands in no page"
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_every_metric_is_documented(metric: str) -> None:
+    """Its name stands in operations.md."""
+    assert metric in OPERATIONS
+
+
+@pytest.mark.parametrize("route", ["/healthz", "/readyz", "/status", "/metrics"])
+def test_every_route_is_documented(route: str) -> None:
+    """So does every HTTP route."""
+    assert route in OPERATIONS
+
+
+def test_the_message_is_documented() -> None:
+    """The seven keys, in order."""
+    keys = ["ts", "site", "line", "device", "tag", "value", "unit"]
+    assert re.search(".*?".join(f'"{key}":' for key in keys), OPERATIONS)
+
+
+@pytest.mark.parametrize("quality", list(Quality))
+def test_every_quality_is_documented(quality: Quality) -> None:
+    """What `good`, `bad` and `stale` mean."""
+    assert quality.value in OPERATIONS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file that exists."""
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing
+
+
+def test_the_first_command_stands_at_the_top() -> None:
+    """A newcomer meets a line to run before line 20 of the README."""
+    first = (ROOT / "README.md").read_text().splitlines()[:20]
+    assert any(line.startswith("make ") for line in first)

@@ -1,0 +1,126 @@
+"""Imports point downwards, and heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "edge_agent"
+
+# From the top downwards: a module may import its own layer's package mates and what is below.
+# Names that share a line are siblings and do not import each other.
+LAYERS = (
+    ("cli",),
+    ("agent",),
+    ("http_server",),
+    ("exposition",),
+    ("status",),
+    ("pipeline",),
+    ("simulator",),
+    ("journal", "protocols", "sinks"),
+    ("store", "database"),
+    ("postgres",),
+    ("codec",),
+    ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify"),
+    ("address_map", "settings"),
+    ("settings_sources", "model"),
+    ("errors",),
+)
+ALLOWED = {
+    ("http_server", "agent"): "the server shows the agent; imported for its type only",
+    ("exposition", "agent"): "likewise",
+}
+HEAVY = {
+    "pymodbus": {"protocols/modbus.py"},
+    "asyncpg": {"postgres.py", "sinks/postgres.py", "database.py"},
+    "influxdb_client": {"sinks/influx.py"},
+    "mqtt5": {"sinks/mqtt.py", "sinks/mqtt_publisher.py"},
+    "openpyxl": {"address_map/workbook.py"},
+    "prometheus_client": {"exposition.py"},
+}
+
+
+def modules() -> Iterator[tuple[str, str, ast.Module]]:
+    """Path within the package, top-level name, and syntax tree of every module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE)
+        yield str(inside), inside.parts[0].removesuffix(".py"), ast.parse(path.read_text())
+
+
+def imports_of(tree: ast.Module) -> Iterator[str]:
+    """Every module that is imported anywhere in a file, in full."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "edge_agent":
+                yield from (f"edge_agent.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def users_of(library: str) -> set[str]:
+    """The modules that import a library, or a part of it."""
+    return {
+        path
+        for path, _, tree in modules()
+        if library in {imported.partition(".")[0] for imported in imports_of(tree)}
+    }
+
+
+def rank(name: str) -> int:
+    """A name's layer, counted from the top."""
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_every_module_has_a_layer() -> None:
+    """A new top-level module says where it belongs."""
+    known = {name for layer in LAYERS for name in layer}
+    assert {name for _, name, _ in modules()} - {"__init__"} == known
+
+
+def test_imports_point_downwards() -> None:
+    """No module imports a sibling or anything above it."""
+    wrong = []
+    for path, name, tree in modules():
+        for imported in imports_of(tree):
+            parts = imported.split(".")
+            if parts[0] != "edge_agent" or len(parts) < 2 or parts[1] in (name, "__version__"):
+                continue
+            if name == "__init__" or (name, parts[1]) in ALLOWED:
+                continue
+            if rank(parts[1]) <= rank(name):
+                wrong.append(f"{path} imports {imported}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("outside", ["dashboard", "remote", "tests", "bench"])
+def test_the_agent_imports_nobody_outside(outside: str) -> None:
+    """The package stands alone."""
+    assert not [
+        path
+        for path, _, tree in modules()
+        if outside in {i.split(".")[0] for i in imports_of(tree)}
+    ]
+
+
+@pytest.mark.parametrize("library", sorted(HEAVY))
+def test_heavy_libraries_have_a_border(library: str) -> None:
+    """Each is imported only by the modules that translate its errors."""
+    assert users_of(library) <= HEAVY[library]
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    """`edge-agent --help` and `edge-agent status` load no driver and no sink."""
+    program = "import sys, edge_agent.cli.main; print(*sorted(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    loaded = {name.split(".")[0] for name in output.split()}
+    assert not loaded & {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp"}

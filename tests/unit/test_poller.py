@@ -1,0 +1,592 @@
+"""The poller: drivers that fail on demand on one side, a list instead of a journal on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from edge_agent.errors import DeviceError, TransientError
+from edge_agent.journal import Journal
+from edge_agent.metrics import ConnectionCounters
+from edge_agent.model import Address, Limits, Series, Tag, ValueType
+from edge_agent.pipeline import poller as poller_module
+from edge_agent.pipeline.poller import BlockReader, ConnectionPoller, Quality, phases
+from edge_agent.planner import Block, Connection, ScanClass
+from edge_agent.protocols.base import Driver, Reply, WallClock
+from edge_agent.schedule import Schedule
+
+WAIT_S = 5.0
+TS_MS = 1_755_432_000_000
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that no test waits for."""
+    monkeypatch.setattr(poller_module, "BACKOFF_FIRST_S", 0.002)
+    monkeypatch.setattr(poller_module, "BACKOFF_MAX_S", 0.004)
+    monkeypatch.setattr(poller_module, "PAUSE_S", 0.002)
+    monkeypatch.setattr(poller_module, "STEADY_S", 0.03)
+
+
+class Taken:
+    """In place of a journal: what was appended, and whether it takes more."""
+
+    def __init__(self) -> None:
+        self.accepting = True
+        self.samples: list[tuple[str, int, float]] = []
+        self._names: list[str] = []
+
+    def intern(self, series: Series) -> int:
+        self._names.append(series.tag)
+        return len(self._names)
+
+    def append(self, ts_ms: int, series_ids: bytes, values: Sequence[float]) -> None:
+        ids = struct.unpack(f"={len(values)}I", series_ids)
+        self.samples += [(self._names[n - 1], ts_ms, v) for n, v in zip(ids, values, strict=True)]
+
+    def tags(self) -> list[str]:
+        return [tag for tag, _, _ in self.samples]
+
+
+class Plc:
+    """A driver that does what a test says, block by block; the class is the PLC behind it."""
+
+    timeout_s = 0.02
+    instances: ClassVar[list[Plc]]
+    refuses: ClassVar[bool]
+    faults: ClassVar[dict[str, Exception | str]]
+    """By a block's area: what its read raises; "mute" for no answer, "short" for half a reply."""
+    reads: ClassVar[list[str]]
+
+    def __init__(self, conn: str, *, now_ms: WallClock) -> None:
+        self.conn = conn
+        self.now_ms = now_ms
+        self.connects = self.closes = 0
+        self.instances.append(self)
+
+    @staticmethod
+    def parse_conn(conn: str) -> object:
+        return conn
+
+    @staticmethod
+    def parse_address(address: str, value_type: ValueType) -> Address:
+        return Address("a", 0)
+
+    @staticmethod
+    def limits(conn: str, area: str) -> Limits:
+        return Limits(1, 0)
+
+    async def connect(self) -> None:
+        self.connects += 1
+        if self.refuses:
+            raise TransientError("connection refused")
+
+    async def read(self, block: Block) -> Sequence[Reply]:
+        self.reads.append(block.area)
+        match self.faults.get(block.area):
+            case "mute":
+                await asyncio.Event().wait()
+            case "short":
+                return [Reply(self.now_ms(), [1.0] * (len(block.tags) - 1))]
+            case "silent":
+                return []
+            case Exception() as error:
+                raise error
+        return [Reply(self.now_ms(), [float(n) for n in range(len(block.tags))])]
+
+    async def close(self) -> None:
+        self.closes += 1
+
+
+@pytest.fixture
+def plc() -> type[Plc]:
+    """A PLC of this test's own."""
+
+    class Fresh(Plc):
+        instances: ClassVar[list[Plc]] = []
+        refuses: ClassVar[bool] = False
+        faults: ClassVar[dict[str, Exception | str]] = {}
+        reads: ClassVar[list[str]] = []
+
+    return Fresh
+
+
+def make_block(area: str, tags: int = 1, period_ms: int = 10) -> Block:
+    """A block whose tags are called after its area: A0, A1 ..."""
+    members = tuple(
+        Tag(
+            site="A1", line="L1", device="PUMP01", tag=f"{area}{number}", protocol="plc",
+            conn="plc://a", unit_id=1, address="0", type=ValueType.FLOAT64, scale=1.0,
+            offset=0.0, period_ms=period_ms, unit="bar",
+        )
+        for number in range(tags)
+    )  # fmt: skip
+    addresses = tuple(Address(area, number) for number in range(tags))
+    return Block(1, area, 0, tags, members, addresses)
+
+
+def make_connection(*classes: tuple[int, str], conn: str = "plc://a") -> Connection:
+    """Scan classes as (period_ms, one letter for each block)."""
+    return Connection(
+        "plc",
+        conn,
+        tuple(
+            ScanClass(period_ms, tuple(make_block(area, 1, period_ms) for area in areas))
+            for period_ms, areas in classes
+        ),
+    )
+
+
+class Rig:
+    """Pollers that are ended with the test."""
+
+    def __init__(self) -> None:
+        self.journal = Taken()
+        self.wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def poll(self, connection: Connection, driver: type[Plc]) -> ConnectionPoller:
+        made = ConnectionPoller(
+            connection,
+            cast("type[Driver]", driver),
+            cast("Journal", self.journal),
+            phase=0.0,
+            now_ms=lambda: self.wall_ms(),
+            monotonic=time.monotonic,
+        )
+        self.tasks.append(asyncio.create_task(made.run()))
+        return made
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
+            assert result is None or isinstance(result, asyncio.CancelledError), result
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    await made.end()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let others work until something is so."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+# -- scanning -----------------------------------------------------------------------------------
+
+
+async def test_every_class_is_scanned_at_its_own_pace(rig: Rig, plc: type[Plc]) -> None:
+    """Twice as often means twice as many scans; what is read is in the journal."""
+    poller = rig.poll(make_connection((10, "AB"), (20, "C")), plc)
+    await until(lambda: plc.reads.count("C") >= 5)
+    fast, slow = poller.schedule._scans
+    ticks = [plc.reads.count("A") + fast.overruns, plc.reads.count("C") + slow.overruns]
+    assert abs(ticks[0] - 2 * ticks[1]) <= 2
+    assert poller.counters.samples == len(rig.journal.samples) > 20
+    assert poller.counters.requests == len(plc.reads)
+    assert poller.counters.scans == plc.reads.count("B") + plc.reads.count("C")
+    assert poller.connected
+    assert poller.error is None
+
+
+async def test_a_jump_of_the_wall_clock_neither_stops_nor_doubles_scans(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """Hours back and forth between two reads: the ticks stay where they were."""
+    jumps = iter(range(10_000))
+    rig.wall_ms = lambda: TS_MS + (-1) ** next(jumps) * 7_200_000
+    started = time.monotonic()
+    poller = rig.poll(make_connection((20, "A")), plc)
+    await until(lambda: len(plc.reads) >= 10)
+    ticks = (time.monotonic() - started) / 0.02
+    assert abs(len(plc.reads) + poller.schedule.overruns - ticks) <= 2
+    times = {ts_ms for _, ts_ms, _ in rig.journal.samples}
+    assert times == {TS_MS - 7_200_000, TS_MS + 7_200_000}
+
+
+async def test_connections_do_not_wait_for_each_other(rig: Rig, plc: type[Plc]) -> None:
+    """One that is mute costs the other nothing."""
+
+    class Mute(Plc):
+        timeout_s = 60.0
+        instances: ClassVar[list[Plc]] = []
+        refuses: ClassVar[bool] = False
+        faults: ClassVar[dict[str, Exception | str]] = {"A": "mute"}
+        reads: ClassVar[list[str]] = []
+
+    rig.poll(make_connection((10, "A")), Mute)
+    rig.poll(make_connection((10, "A"), conn="plc://b"), plc)
+    await until(lambda: len(plc.reads) >= 10)
+    assert Mute.reads == ["A"]
+
+
+async def test_stop_ends_the_running_scan_and_starts_no_other(rig: Rig, plc: type[Plc]) -> None:
+    """What a scan has begun it ends, so that no scan is half in the journal."""
+    poller = rig.poll(make_connection((5_000, "ABCDE"), (10_000, "F")), plc)
+    read = plc.read
+
+    async def stop_at_b(self: Plc, block: Block) -> Sequence[Reply]:
+        if block.area == "B":
+            poller.stop()
+        return await read(self, block)
+
+    plc.read = stop_at_b  # type: ignore[method-assign]
+    async with asyncio.timeout(WAIT_S):
+        await rig.tasks[0]
+    assert plc.reads == list("ABCDE")
+    assert plc.instances[0].closes == 1
+
+
+async def test_stop_while_a_device_is_away_ends_at_once(
+    rig: Rig, plc: type[Plc], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pause between attempts is slept to its end."""
+    monkeypatch.setattr(poller_module, "BACKOFF_FIRST_S", 60.0)
+    plc.refuses = True
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: poller.counters.errors["connection"])
+    poller.stop()
+    async with asyncio.timeout(WAIT_S):
+        await rig.tasks[0]
+
+
+# -- failures -----------------------------------------------------------------------------------
+
+
+async def test_a_device_error_costs_its_block_only(rig: Rig, plc: type[Plc]) -> None:
+    """Its tags are bad, with the reason; the others are read on the same connection."""
+    plc.faults["B"] = DeviceError("illegal address")
+    poller = rig.poll(make_connection((10, "ABC")), plc)
+    await until(lambda: plc.reads.count("C") >= 3)
+    a, b, c = poller.readers[0]
+    assert (a.qualities, b.qualities, c.qualities) == (
+        [Quality.GOOD], [Quality.BAD], [Quality.GOOD]
+    )  # fmt: skip
+    assert b.problem(0) == "illegal address"
+    assert math.isnan(b.values[0])
+    assert set(rig.journal.tags()) == {"A0", "C0"}
+    assert plc.instances[0].connects == 1
+    assert poller.counters.errors.keys() == {"device"}
+    assert poller.counters.bad == poller.counters.errors["device"]
+
+
+async def test_a_block_says_once_that_it_fails_and_once_that_it_works(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """WARNING, then DEBUG for repeats, then INFO."""
+    caplog.set_level(logging.DEBUG, poller_module.__name__)
+    plc.faults["A"] = DeviceError("busy")
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: poller.counters.errors["device"] >= 3)
+    plc.faults.clear()
+    await until(lambda: rig.journal.samples)
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.WARNING, *[logging.DEBUG] * (len(levels) - 2), logging.INFO]
+    assert caplog.records[0].message == "plc://a: unit 1 A 0..0: 1 tags bad: busy"
+    assert caplog.records[-1].message.startswith("plc://a: unit 1 A 0..0: read again after 0.")
+
+
+async def test_a_lost_connection_makes_tags_stale_and_comes_back(rig: Rig, plc: type[Plc]) -> None:
+    """The last value is still shown, and said to be old; reading goes on after a reconnect."""
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: rig.journal.samples)
+    plc.faults["A"], plc.refuses = TransientError("connection reset"), True
+    await until(lambda: poller.counters.errors["connection"] >= 2)
+    reader = poller.readers[0][0]
+    assert reader.qualities == [Quality.STALE]
+    assert reader.values == [0.0]
+    assert reader.problem(0) == "connection refused"
+    assert poller.error == "connection refused"
+    assert not poller.connected
+    plc.faults.clear()
+    plc.refuses = False
+    await until(lambda: poller.connected)
+    assert reader.qualities == [Quality.GOOD]
+    assert poller.counters.disconnects == 1
+    assert plc.instances[0].closes == plc.instances[0].connects - 1
+
+
+async def test_a_block_that_breaks_the_connection_does_not_cost_those_behind_it(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A PLC that hangs up on one address still has its other tags read, and is no flood of logs."""
+    plc.faults["B"] = TransientError("connection closed by the PLC")
+    rig.poll(make_connection((10, "ABC")), plc)
+    await until(lambda: plc.reads.count("C") >= 4)
+    assert {"A0", "C0"} <= set(rig.journal.tags())
+    assert [record.levelno for record in caplog.records if record.levelno > logging.DEBUG] == [
+        logging.WARNING
+    ]
+
+
+async def test_an_idle_connection_that_was_dropped_costs_no_sample(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """The read that finds it out is done again on the new connection, not a period later."""
+    plc.faults["A"] = TransientError("connection reset")
+    rig.poll(make_connection((60_000, "A")), plc)
+    await until(lambda: plc.reads)
+    plc.faults.clear()
+    await until(lambda: rig.journal.samples)
+
+
+async def test_a_recovery_is_told_when_it_lasts(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One WARNING for an outage, one INFO with its length."""
+    caplog.set_level(logging.INFO, poller_module.__name__)
+    plc.refuses = True
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: poller.counters.errors["connection"] >= 5)
+    plc.refuses = False
+    await until(lambda: len(caplog.records) == 2)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+    assert "answers again after 0." in caplog.records[1].message
+
+
+async def test_a_mute_device_is_not_called_connected(rig: Rig, plc: type[Plc]) -> None:
+    """It accepts connections and answers nothing: after TIMEOUTS_MAX requests it is left."""
+    plc.faults = dict.fromkeys("ABCD", "mute")
+    poller = rig.poll(make_connection((10, "ABCD")), plc)
+    await until(lambda: poller.counters.errors["connection"] >= 2)
+    assert plc.reads[:6] == list("ABCDAB")
+    assert not poller.connected
+    assert poller.error == f"{poller_module.TIMEOUTS_MAX} requests in a row without an answer"
+    assert poller.counters.errors["timeout"] >= 2 * poller_module.TIMEOUTS_MAX
+    assert poller.counters.disconnects == 0
+
+
+async def test_a_mute_unit_does_not_take_the_others_with_it(rig: Rig, plc: type[Plc]) -> None:
+    """Behind a gateway with more mute blocks than TIMEOUTS_MAX the last block is still read."""
+    plc.faults = dict.fromkeys("ABCDE", "mute")
+    rig.poll(make_connection((10, "ABCDEF")), plc)
+    await until(lambda: rig.journal.samples)
+    assert set(rig.journal.tags()) == {"F0"}
+
+
+async def test_one_timeout_is_the_blocks_own(rig: Rig, plc: type[Plc]) -> None:
+    """Its tags are bad; an answer in between keeps the connection."""
+    plc.faults["A"] = "mute"
+    poller = rig.poll(make_connection((10, "AB")), plc)
+    await until(lambda: poller.counters.errors["timeout"] > poller_module.TIMEOUTS_MAX)
+    assert plc.instances[0].connects == 1
+    assert poller.readers[0][0].problem(0) == "no answer within 0.02 s"
+    assert poller.readers[0][1].qualities == [Quality.GOOD]
+
+
+@pytest.mark.parametrize("defect", [KeyError("no"), "short"])
+async def test_a_defect_in_a_driver_is_contained(
+    rig: Rig, plc: type[Plc], defect: Exception | str
+) -> None:
+    """An exception that nobody classed, or half a reply: reconnect, and the other blocks go on."""
+    plc.faults["A"] = defect
+    poller = rig.poll(make_connection((10, "AB")), plc)
+    await until(lambda: len(rig.journal.samples) >= 3)
+    assert set(rig.journal.tags()) == {"B0"}
+    assert poller.counters.errors["connection"] >= 2
+    assert not rig.tasks[0].done()
+
+
+@pytest.mark.parametrize("where", ["connect", "close"])
+async def test_a_defect_in_connecting_or_closing_is_contained(
+    rig: Rig, plc: type[Plc], where: str
+) -> None:
+    """Tried again like a device that is away."""
+    calls = 0
+
+    async def fail_twice(self: Plc) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise ZeroDivisionError
+
+    setattr(plc, where, fail_twice)
+    plc.faults["A"] = TransientError("gone")
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: calls > 2)
+    plc.faults.clear()
+    await until(lambda: poller.connected)
+
+
+@pytest.mark.parametrize("where", ["connect", "close"])
+async def test_connecting_and_closing_have_a_limit(
+    rig: Rig, plc: type[Plc], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A driver that hangs there does not hang the poller."""
+    monkeypatch.setattr(poller_module, "CONNECT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(poller_module, "CLOSE_TIMEOUT_S", 0.01)
+    calls = 0
+
+    async def hang(self: Plc) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
+    setattr(plc, where, hang)
+    plc.faults["A"] = TransientError("gone")
+    rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: calls >= 3)
+
+
+# -- a journal that takes no more ---------------------------------------------------------------
+
+
+async def test_nothing_is_read_while_the_journal_takes_no_more(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is not read is not lost; the ticks left out are no overruns, the time is counted."""
+    caplog.set_level(logging.INFO, poller_module.__name__)
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: rig.journal.samples)
+    rig.journal.accepting = False
+    await until(lambda: "reading paused" in caplog.text)
+    read, overruns, beat_at = len(plc.reads), poller.schedule.overruns, poller.beat_at
+    await asyncio.sleep(0.05)
+    assert len(plc.reads) == read
+    assert poller.beat_at > beat_at, "a poller that waits is not stuck"
+    rig.journal.accepting = True
+    await until(lambda: len(plc.reads) > read)
+    assert poller.counters.paused_s >= 0.05
+    assert poller.schedule.overruns - overruns <= 1
+    assert caplog.records[-1].message.startswith("plc://a: reading goes on after 0.")
+
+
+async def test_stop_ends_a_pause(rig: Rig, plc: type[Plc]) -> None:
+    """A full journal does not keep the agent from ending."""
+    rig.journal.accepting = False
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await asyncio.sleep(0.01)
+    poller.stop()
+    async with asyncio.timeout(WAIT_S):
+        await rig.tasks[0]
+    assert not plc.reads
+
+
+# -- one block's newest values ------------------------------------------------------------------
+
+
+def make_reader(tags: int) -> tuple[BlockReader, Taken, ConnectionCounters]:
+    journal = Taken()
+    return (
+        BlockReader(make_block("A", tags), cast("Journal", journal)),
+        journal,
+        ConnectionCounters(),
+    )
+
+
+def test_a_tag_that_was_never_read_is_stale() -> None:
+    """And says so."""
+    reader, _, _ = make_reader(1)
+    assert reader.qualities == [Quality.STALE]
+    assert reader.problem(0) == "not read yet"
+    assert reader.ts_ms == [None]
+
+
+def test_values_of_a_whole_reply() -> None:
+    """Values, time and quality of every tag; one that is no number is bad and keeps its time."""
+    reader, journal, counters = make_reader(2)
+    reader.take(Reply(TS_MS, [1.0, 2.0]), counters)
+    reader.take(Reply(TS_MS + 1, [math.nan, 3.0]), counters)
+    assert reader.qualities == [Quality.BAD, Quality.GOOD]
+    assert reader.problem(0) == "not a finite number"
+    assert reader.problem(1) is None
+    assert reader.ts_ms == [TS_MS, TS_MS + 1]
+    assert journal.samples == [("A0", TS_MS, 1.0), ("A1", TS_MS, 2.0), ("A1", TS_MS + 1, 3.0)]
+    assert (counters.samples, counters.bad) == (3, 1)
+
+
+def test_values_of_partial_replies() -> None:
+    """As a subscribing driver gives them: only what is named changes, oldest first."""
+    reader, journal, counters = make_reader(3)
+    reader.take(Reply(TS_MS, [5.0], [2]), counters)
+    assert reader.qualities == [Quality.STALE, Quality.STALE, Quality.GOOD]
+    assert reader.problem(0) == "not read yet"
+    reader.take(Reply(TS_MS + 1, [6.0, math.inf], [0, 2]), counters)
+    assert reader.qualities == [Quality.GOOD, Quality.STALE, Quality.BAD]
+    assert reader.ts_ms == [TS_MS + 1, None, TS_MS]
+    assert journal.samples == [("A2", TS_MS, 5.0), ("A0", TS_MS + 1, 6.0)]
+    reader.take(Reply(TS_MS + 2, [], []), counters)
+    assert len(journal.samples) == 2
+
+
+def test_after_a_reconnect_only_what_was_read_anew_is_good() -> None:
+    """A partial reply says nothing of the other tags."""
+    reader, _, counters = make_reader(2)
+    reader.take(Reply(TS_MS, [1.0, 2.0]), counters)
+    reader.lose("connection reset")
+    reader.take(Reply(TS_MS + 1, [3.0], [0]), counters)
+    assert reader.qualities == [Quality.GOOD, Quality.STALE]
+    assert reader.values == [3.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(TS_MS, [1.0]), Reply(TS_MS, [1.0] * 3), Reply(TS_MS, [1.0], [])]
+)
+def test_a_reply_that_does_not_fit_changes_nothing(reply: Reply) -> None:
+    """It is an error of the driver, and no value may land under another tag's name."""
+    reader, journal, counters = make_reader(2)
+    with pytest.raises(ValueError, match="values for"):
+        reader.take(reply, counters)
+    assert reader.qualities == [Quality.STALE] * 2
+    assert len(reader.values) == 2
+    assert not journal.samples
+
+
+async def test_samples_reach_a_real_journal(tmp_path: Path, plc: type[Plc]) -> None:
+    """Series ids and values as the journal wants them."""
+    journal = Journal(tmp_path / "journal.db", bytes_max=4_000_000, ballast_bytes=0)
+    await journal.open(["sink"])
+    try:
+        reader = BlockReader(make_block("A", 3), journal)
+        reader.take(Reply(TS_MS, [1.0, math.nan, 3.0]), ConnectionCounters())
+        await journal.flush()
+        (batch,) = await journal.read("sink", samples_max=100)
+        assert [batch.series[n].tag for n in batch.series_ids] == ["A0", "A2"]
+        assert (list(batch.values), list(batch.runs)) == ([1.0, 3.0], [(TS_MS, 2)])
+    finally:
+        await journal.close()
+
+
+# -- spreading ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 100])
+def test_first_scans_are_spread_over_the_period(count: int) -> None:
+    """No gap between neighbours is more than a few times the even one, none is nil."""
+    places = sorted(phases(count))
+    assert all(0 <= place < 1 for place in places)
+    gaps = [b - a for a, b in zip(places, [*places[1:], places[0] + 1], strict=True)]
+    assert max(gaps) <= 2 / count
+    assert min(gaps) >= 0.3 / count
+
+
+def test_a_phase_shifts_the_grid_within_the_shortest_period(plc: type[Plc]) -> None:
+    """Two connections with the same periods ask at different times."""
+    starts = []
+    for phase in (0.0, 0.5):
+        poller = ConnectionPoller(
+            make_connection((200, "A"), (1000, "B")),
+            cast("type[Driver]", plc),
+            cast("Journal", Taken()),
+            phase=phase,
+            now_ms=lambda: TS_MS,
+            monotonic=lambda: 100.0,
+        )
+        schedule: Any = poller.schedule
+        assert isinstance(schedule, Schedule)
+        starts.append({scan.due for scan in poller.schedule._scans})
+    assert starts == [{100.0}, {100.1}]
