@@ -10,21 +10,34 @@ import time
 from pathlib import Path
 
 from tests.filesystems import ext4
-from tests.journals import balance_faults, journal_file, kept_for
+from tests.journals import (
+    Feed,
+    abandon,
+    balance_faults,
+    balanced,
+    commit,
+    drained,
+    journal_file,
+    kept_for,
+    opened,
+)
 
 POWER_CUTS = 5
 ROOT = Path(__file__).parents[2]
 WRITER = [sys.executable, "-m", "tests.journal_writer"]
 DISK_MEGABYTES = 96
+PIPE_BYTES = 65_536
 
 
 def test_power_loss_loses_nothing_that_was_taken(tmp_path: Path) -> None:
     """At random moments the disk takes nothing any more, not even its own log's tail.
 
-    All that the process had reported before is there after the file system's recovery, exactly
-    once, and the file is sound.
+    All that the process had reported by then is there after the file system's recovery, exactly
+    once, and the file is sound. What it reports at the very moment does not count: an fsync that
+    is under way when the shutdown comes may return success (Linux 6.18, 4 of 60 with pwrite and
+    fdatasync alone).
     """
-    chance, reported = random.Random(7), 0
+    chance = random.Random(7)
     with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
         path = disk.path / "journal.db"
         for _ in range(POWER_CUTS):
@@ -33,18 +46,17 @@ def test_power_loss_loses_nothing_that_was_taken(tmp_path: Path) -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=ROOT,
-                text=True,
+                bufsize=0,
             )
             assert process.stdout
-            process.stdout.readline()
+            said = process.stdout.readline()
             time.sleep(chance.uniform(0.05, 0.4))
+            said += process.stdout.read(PIPE_BYTES)
             disk.lose_power()
-            time.sleep(0.05)  # The process goes on for a moment, as its memory would not.
             process.kill()
-            lines = process.stdout.read().splitlines()
             process.stdout.close()
             process.wait()
-            reported = max([reported, *map(int, lines)])
+            reported = int(said.splitlines()[-2])  # The last line may be half there.
             disk.restore_power()
             file = journal_file(path, bytes_max=100_000_000)
             file.configure(["a", "b"])
@@ -55,6 +67,30 @@ def test_power_loss_loses_nothing_that_was_taken(tmp_path: Path) -> None:
             assert file.check() == []
             file.close()
         assert not list(disk.path.glob("*.damaged*"))
+
+
+async def test_what_the_disk_refused_is_never_taken(tmp_path: Path) -> None:
+    """A failed fsync is not mended by a second one: the kernel forgets the page, and says so once.
+
+    The file is read again after such a failure, and shows what the disk never got.
+    """
+    with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
+        path, feed = disk.path / "journal.db", Feed()
+        journal = await opened(path)
+        for _ in range(3):
+            feed.fill(journal, 1000)
+            assert await commit(journal)
+        disk.lose_power()
+        feed.fill(journal, 1000)
+        for _ in range(5):
+            assert not await commit(journal)
+            assert (journal.taken, journal.uncommitted) == (3000, 1000)
+        abandon(journal)
+        disk.restore_power()
+        journal = await opened(path)
+        assert await drained(journal) == feed.samples[:3000]
+        await balanced(journal)
+        await journal.close()
 
 
 def test_the_power_cut_is_one(tmp_path: Path) -> None:

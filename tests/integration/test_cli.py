@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -192,3 +195,27 @@ def test_garbage_is_wrong_input(
     assert main(["check", "--map", str(map_path)]) == 2
     assert main(["check", "--map", str(DEMO_MAP), "--config", str(config)]) in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    """READY once it runs, WATCHDOG while it moves, STOPPING at its end, and exit code 0."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        process = subprocess.Popen(
+            [EDGE_AGENT, "--map", str(DEMO_MAP), "--data-dir", str(tmp_path / "d"), "--http", ""],
+            env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            heard = b""
+            while b"READY=1" not in heard or b"WATCHDOG=1" not in heard:
+                heard += manager.recv(4096) + b"\n"
+            process.send_signal(signal.SIGTERM)
+            while b"STOPPING=1" not in heard:
+                heard += manager.recv(4096) + b"\n"
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert heard.index(b"READY=1") < heard.index(b"STOPPING=1")

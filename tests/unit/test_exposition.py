@@ -1,0 +1,119 @@
+"""What Prometheus scrapes, made from an agent's counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from edge_agent import address_map, protocols
+from edge_agent.agent import Agent
+from edge_agent.exposition import METRICS, exposition
+from edge_agent.pipeline.poller import Quality
+from edge_agent.protocols.base import Reply
+from edge_agent.settings import load_settings
+
+HEADER = "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
+ROWS = [
+    "A1,L1,PUMP01,PRESS,simulated,sim://a,1,1,FLOAT32,1,0,200,bar,,",
+    "A1,L1,PUMP01,TEMP,simulated,sim://a,1,2,FLOAT32,1,0,200,°C,,",
+    'A1,L1,펌프02,압력,simulated,"sim://b""\\x",1,3,FLOAT32,1,0,200,bar,,',
+]
+
+
+def families(text: bytes) -> dict[str, Metric]:
+    """What a scraper understands, by the metric's own name."""
+    found = text_string_to_metric_families(text.decode())
+    return {family.name: family for family in found}
+
+
+def value(family: Metric, **labels: str) -> float:
+    """The one sample with these labels."""
+    (found,) = [s.value for s in family.samples if labels.items() <= s.labels.items()]
+    return float(found)
+
+
+@pytest.fixture
+async def scraped(tmp_path: Path) -> dict[str, Metric]:
+    """An agent whose parts exist, with some counts of its own."""
+    path = tmp_path / "map.csv"
+    path.write_text("\n".join([HEADER, *ROWS]), encoding="utf-8")
+    settings = load_settings(None, {}, {"agent.data_dir": str(tmp_path / "data")})
+    agent = Agent(settings, address_map.load(path, protocols.load))
+    await agent.journal.open(["store"])
+    try:
+        agent._make_parts()
+        poller, other = agent.pollers
+        reader = poller.readers[0][0]
+        reader.take(Reply(1_755_432_000_000, [1.0, float("nan")]), poller.counters)
+        poller.counters.errors["timeout"] = 7
+        for late_s in (0.0005, 0.02, 99.0):
+            poller.counters.late.observe(late_s)
+        agent.runners[0].counters.failures["open"] = 3
+        agent.restarts = 2
+        await agent.journal.flush()
+        other.connected = True
+        return families(exposition(agent, await agent.status()))
+    finally:
+        await agent.journal.close()
+
+
+def test_every_metric_is_there_and_no_other(scraped: dict[str, Metric]) -> None:
+    """METRICS is the list that the documentation is held to."""
+    assert scraped.keys() == METRICS.keys()
+    for name, family in scraped.items():
+        assert family.documentation == METRICS[name]
+
+
+def test_names_carry_their_unit_and_kind(scraped: dict[str, Metric]) -> None:
+    """Counters end in _total, as every tool expects; nothing has two samples of one label set."""
+    for family in scraped.values():
+        seen = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
+        assert len(seen) == len(set(seen))
+        if family.type == "counter":
+            assert all(sample.name.endswith("_total") for sample in family.samples)
+
+
+def test_values_are_those_of_the_agent(scraped: dict[str, Metric]) -> None:
+    """A sample of each kind."""
+    assert value(scraped["edge_agent_samples_read"], conn="sim://a") == 1
+    assert value(scraped["edge_agent_values_bad"], conn="sim://a") == 1
+    assert value(scraped["edge_agent_samples_taken"]) == 1
+    assert value(scraped["edge_agent_sink_pending_samples"], sink="store") == 1
+    assert value(scraped["edge_agent_request_errors"], kind="timeout") == 7
+    assert value(scraped["edge_agent_sink_failures"], kind="open", sink="store") == 3
+    assert value(scraped["edge_agent_task_restarts"]) == 2
+    qualities = {q: value(scraped["edge_agent_tags"], quality=q.value) for q in Quality}
+    assert qualities == {Quality.GOOD: 1, Quality.BAD: 1, Quality.STALE: 1}
+
+
+def test_labels_may_hold_anything(scraped: dict[str, Metric]) -> None:
+    """Quotes and backslashes of a map arrive as they are."""
+    assert value(scraped["edge_agent_connection_up"], conn='sim://b"\\x') == 1
+
+
+def test_histograms_are_cumulative(scraped: dict[str, Metric]) -> None:
+    """Buckets grow up to +Inf, which holds all; the sum is the values' own."""
+    family = scraped["edge_agent_scan_late_seconds"]
+    mine = [sample for sample in family.samples if sample.labels.get("conn") == "sim://a"]
+    buckets = [(s.labels["le"], s.value) for s in mine if s.name.endswith("_bucket")]
+    counts = [count for _, count in buckets]
+    assert counts == sorted(counts)
+    assert [buckets[0], buckets[-1]] == [("0.001", 1), ("+Inf", 3)]
+    assert {s.name.rpartition("_")[2]: s.value for s in mine[-2:]} == {
+        "count": 3,
+        "sum": pytest.approx(99.0205),
+    }
+
+
+def test_the_documented_name_is_the_exposed_one(scraped: dict[str, Metric]) -> None:
+    """Every sample's name begins with a listed one, so that a reader finds it."""
+
+    def names() -> Iterator[str]:
+        for family in scraped.values():
+            yield from (sample.name for sample in family.samples)
+
+    assert all(any(name.startswith(known) for known in METRICS) for name in names())
