@@ -24,6 +24,8 @@ TAGS = 640
 """As many as the smallest journal can name one by one in its ledger, for three sinks."""
 UNCONFIRMED_MAX = 5 * TAGS
 """One second of samples may have reached a server that went before it said so."""
+CLAIMED_MAX = 2 * TAGS
+"""Two entries of 200 ms each, generously."""
 FILL_TIMEOUT_S = 60.0
 FULL_S = 2.0
 DISK_BYTES = 40_000_000
@@ -84,7 +86,9 @@ def test_full_drop_oldest(make_rig: MakeRig) -> None:
     held = evidence.sets["postgres"]
     lacking = evidence.sets["store"] - held
     first_lost, last_lost = (pick(sample[3] for sample in lacking) for pick in (min, max))
-    assert all(not first_lost < sample[3] < last_lost for sample in held)
+    # A sink keeps the entries that are in its hands at that moment, or that it is looking at.
+    between = [sample for sample in held if first_lost < sample[3] < last_lost]
+    assert len(between) <= CLAIMED_MAX, f"{len(between)} of the oldest were kept"
 
 
 def test_full_thin(make_rig: MakeRig) -> None:
