@@ -48,6 +48,7 @@ def library() -> Path:
     pytest.skip("libfaketime is not installed; `make test` installs it")
 
 
+@pytest.mark.long
 def test_wall_clock_set_back_and_forth(make_rig: MakeRig, tmp_path: Path) -> None:
     """Scans neither stop nor double when the clock jumps, and every sample is delivered.
 
