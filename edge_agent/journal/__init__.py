@@ -32,7 +32,7 @@ Layout on disk: ``journal.db`` (SQLite)
 ``quarantine``  samples that a sink refused for good, with its reason, at most
                 ``QUARANTINE_ROWS_MAX``; older ones move to the ledger.
 
-Rows of ``state``, ``series``, ``cursor`` and ``entry`` carry a CRC-32 over all that they say.
+Every row carries a CRC-32 over all that it says.
 
 Who does what
 -------------
@@ -42,13 +42,15 @@ Who does what
               one SQLite transaction. It is made of `entries.py` (entries and series), `books.py`
               (cursors, ledger, quarantine) and `room.py` (pages, policies, ballast).
 `entry.py`    the blob. Pure.
-`salvage.py`  reads rows out of a damaged file without SQLite's help. Pure.
+`wal.py`      the little of SQLite's WAL that must be known here. Pure.
+`salvage.py`  reads rows out of a damaged file without SQLite's help, and builds a new one.
 
 Invariants
 ----------
-* Sequences only grow. Entry ``s`` is pending for a sink when ``s > cursor.sequence`` and the
-  entry is meant for that sink. An entry that is pending for nobody is deleted with the next
-  commit.
+* Sequences only grow, and each opening begins a new range of them: should the newest commits be
+  lost with the WAL, no sequence that a destination may know is given out again.
+* Entry ``s`` is pending for a sink when ``s > cursor.sequence`` and the entry is meant for that
+  sink. An entry that every sink's cursor has passed is deleted with the next commit.
 * A sink's acknowledgement is written with the next commit, without an fsync of its own. A crash
   in between delivers that batch again; each sink says what a repetition does.
 * An entry that a sink has claimed (it is being delivered, or its acknowledgement is not written
@@ -68,12 +70,19 @@ to ``PENDING_SAMPLES_MAX`` and then the pollers stop reading: what is not read i
 
 When it is damaged
 ------------------
-Damage is found by SQLite (malformed page) or by a checksum. `salvage.py` then reads every table
+Damage is found by SQLite (malformed page), by a checksum, or by frames in the WAL that SQLite
+passes over: it drops in silence all that follows a damaged one. `salvage.py` then reads every table
 page of the file and its WAL, takes each row whose checksum holds, and a new file with a new
 journal_id is built beside it, made durable, and renamed into place after the damaged one was
 renamed to ``journal.db.damaged-<UTC time>``. A crash at any point of this starts it again or finds
 it done. What was pending and could not be recovered goes to the ledger, for every sink. Entries
 that a sink had already acknowledged are not handed to it again as long as its cursor is readable.
+If the disk refuses the new file, samples wait in memory and it is tried again with each commit; if
+it has no room for all of it, the newest entries stay in the damaged file and stand in the ledger.
+
+A failed write makes the file be read anew, and a WAL is always written again before it is believed:
+after a failed fsync the kernel shows what the disk never got. A missing WAL, or one cut short,
+can't be told from one that ended there: those commits are lost without a trace.
 """
 
 from edge_agent.journal.books import Quarantined, SinkTotals

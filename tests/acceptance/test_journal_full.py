@@ -92,6 +92,7 @@ def test_full_drop_oldest(make_rig: MakeRig) -> None:
     assert len(between) <= CLAIMED_MAX, f"{len(between)} of the oldest were kept"
 
 
+@pytest.mark.long
 def test_full_thin(make_rig: MakeRig) -> None:
     """Every second sample of the oldest goes, again and again: a trend stays for the whole time."""
     rig = run_until_full(make_rig, "thin")

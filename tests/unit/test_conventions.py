@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = sorted((ROOT / "edge_agent").rglob("*.py"))
-LINES_MAX = 520
+LINES_MAX = 560
 MAY_CATCH_ALL = {("agent.py", "_supervise"), ("errors.py", "contained")}
 
 
