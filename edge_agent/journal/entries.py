@@ -196,10 +196,10 @@ def thin(batch: Batch, keep_next: dict[int, bool]) -> tuple[Batch, Batch]:
         keep = keep_next.get(series_id, True)
         keep_next[series_id] = not keep
         keeps.append(keep)
-    return _picked(batch, keeps), _picked(batch, [not keep for keep in keeps])
+    return picked(batch, keeps), picked(batch, [not keep for keep in keeps])
 
 
-def _picked(batch: Batch, picks: Sequence[bool]) -> Batch:
+def picked(batch: Batch, picks: Sequence[bool]) -> Batch:
     """The samples of a batch that are marked."""
     runs: list[tuple[int, int]] = []
     at = 0

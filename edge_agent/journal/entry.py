@@ -47,6 +47,17 @@ def encode(batch: Batch) -> bytes:
 
 def decode(sequence: int, data: bytes, series: Mapping[int, Series]) -> Batch:
     """Unpack a blob. Raises ``JournalError`` if it is not one, or names an unknown series."""
+    batch = unpack(sequence, data, series)
+    if not series.keys() >= set(batch.series_ids):
+        raise JournalError(f"entry {sequence}: its columns contradict each other")
+    return batch
+
+
+def unpack(sequence: int, data: bytes, series: Mapping[int, Series]) -> Batch:
+    """Unpack a blob whose series need not all be known. Raises ``JournalError`` if it is not one.
+
+    For a recovery: who takes the batch must leave out what it can't name.
+    """
     if len(data) < _HEADER.size or data[:4] != _MAGIC:
         raise JournalError(f"entry {sequence}: not a journal entry")
     _, run_count, samples = _HEADER.unpack_from(data)
@@ -57,7 +68,7 @@ def decode(sequence: int, data: bytes, series: Mapping[int, Series]) -> Batch:
     counts = _from_bytes("I", data, at := at + run_count * 8, run_count)
     series_ids = _from_bytes("I", data, at := at + run_count * 4, samples)
     values = _from_float_bytes(data, at + samples * 4)
-    if sum(counts) != samples or not series.keys() >= set(series_ids):
+    if sum(counts) != samples:
         raise JournalError(f"entry {sequence}: its columns contradict each other")
     runs = list(zip(times, counts, strict=True))
     return Batch(sequence, runs, series_ids, values, series)

@@ -32,6 +32,7 @@ from edge_agent.journal.books import (
     ledger_row,
     quarantine_row,
 )
+from edge_agent.journal.entries import picked
 from edge_agent.journal.file import FORMAT, JournalFile
 from edge_agent.journal.room import PAGE_BYTES, free_bytes
 from edge_agent.model import Batch, Series
@@ -67,7 +68,11 @@ class Found:
     places: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def entries(self) -> Iterator[tuple[Batch, str | None]]:
-        """Every entry that is whole, in sequence order, with the sinks it is meant for."""
+        """Every entry that is whole, in sequence order, with the sinks it is meant for.
+
+        Samples whose series is not readable any more are left out: nobody could say whose they are.
+        """
+        nameless = 0
         for sequence in sorted(self.places):
             _, page, at = self.places[sequence]
             row = self.pages.row(page, at)
@@ -77,9 +82,16 @@ class Found:
             assert isinstance(data, bytes)
             sinks = row[5] if isinstance(row[5], str) else None
             try:
-                yield codec.decode(sequence, data, self.series), sinks
+                whole = codec.unpack(sequence, data, self.series)
             except JournalError as error:
                 log.warning("journal recovery: %s", error)
+                continue
+            named = _named(whole)
+            nameless += len(whole) - len(named)
+            if len(named):
+                yield named, sinks
+        if nameless:
+            log.warning("journal recovery: %d samples of tags whose names are damaged", nameless)
 
 
 class Pages:
@@ -308,6 +320,13 @@ def _steps(found: Found, known: list[str]) -> Iterator[list[Recovered]]:
             yield step
             step = []
     yield step
+
+
+def _named(batch: Batch) -> Batch:
+    """The samples of a batch whose series are known."""
+    if batch.series.keys() >= set(batch.series_ids):
+        return batch
+    return picked(batch, [series_id in batch.series for series_id in batch.series_ids])
 
 
 def _has_room(fresh: JournalFile, step: list[Recovered]) -> bool:

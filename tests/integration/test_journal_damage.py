@@ -221,6 +221,20 @@ async def test_single_and_several_flipped_bytes(
     assert losses / FLIP_CASES < 0.1
 
 
+async def test_a_damaged_series_costs_its_own_samples_only(
+    closed: Original, tmp_path: Path
+) -> None:
+    """One tag's name is not readable any more: all other tags' samples are handed out."""
+    path = copied(closed.path, tmp_path / "copy")
+    name = closed.samples[7].series.device.encode()
+    flip(path, path.read_bytes().index(name), 1)
+    outcome = await outcome_of(closed, path)
+    assert outcome.salvages == 1
+    nameless = closed.samples[7].series
+    assert outcome.delivered["b"] == [s for s in closed.samples if s.series != nameless]
+    assert outcome.lost["b"] == sum(s.series == nameless for s in closed.samples)
+
+
 def _zeroed_page_1(path: Path) -> None:
     overwrite(path, 0, b"\0" * PAGE_BYTES)
 

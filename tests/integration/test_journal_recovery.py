@@ -225,3 +225,27 @@ async def test_a_newer_format_is_not_damage(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format 99"):
         await opened(path)
     assert set_aside(path) == []
+
+
+async def test_a_wal_is_written_again_before_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what the kernel shows after a failed fsync, and the disk never got."""
+    journal, feed = await opened(tmp_path / "live" / "journal.db"), Feed()
+    feed.scan(journal)
+    assert await commit(journal)
+    path = copied(journal.path, tmp_path / "copy")
+    log = path.with_name("journal.db-wal").read_bytes()
+    await journal.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _refused)
+        with pytest.raises(TransientError, match="Input/output error"):
+            await opened(path)
+    assert path.with_name("journal.db-wal").read_bytes() == log
+    journal = await opened(path)
+    assert await drained(journal) == feed.samples
+    await journal.close()
+
+
+def _refused(*_: Any) -> None:
+    raise OSError(errno.EIO, "Input/output error")
