@@ -29,13 +29,13 @@ class Normalized:
 
     ``positions`` are the tags (by their place in the block) whose ``values`` are to be stored;
     None means all tags, in order. ``bad`` are the places whose value is not finite.
-    ``readings`` are all values, bad and suppressed ones included, in the reply's order.
+    ``all_values`` are the values, bad and suppressed ones included, in the reply's order.
     """
 
     positions: Sequence[int] | None
     values: Sequence[float]
     bad: Sequence[int]
-    readings: Sequence[float]
+    all_values: Sequence[float]
 
 
 class Normalizer:

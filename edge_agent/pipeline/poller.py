@@ -81,11 +81,11 @@ class BlockReader:
         result = self._normalize(reply.ts_ms, reply.values, reply.positions)
         self.error = None
         if reply.positions is None and not result.bad:
-            self.values = list(result.readings)
+            self.values = list(result.all_values)
             self.ts_ms = [reply.ts_ms] * len(self.values)
             self.qualities = [Quality.GOOD] * len(self.values)
         else:
-            self._remember(reply, result.readings)
+            self._remember(reply, result.all_values)
         if result.positions is None:
             ids = self._ids_bytes
         else:
@@ -94,11 +94,11 @@ class BlockReader:
             self._journal.append(reply.ts_ms, ids, result.values)
         counters.samples += len(result.values)
         counters.bad += len(result.bad)
-        counters.suppressed += len(result.readings) - len(result.values) - len(result.bad)
+        counters.suppressed += len(result.all_values) - len(result.values) - len(result.bad)
 
-    def _remember(self, reply: Reply, readings: Sequence[float]) -> None:
-        places = range(len(readings)) if reply.positions is None else reply.positions
-        for place, value in zip(places, readings, strict=True):
+    def _remember(self, reply: Reply, all_values: Sequence[float]) -> None:
+        places = range(len(all_values)) if reply.positions is None else reply.positions
+        for place, value in zip(places, all_values, strict=True):
             self.values[place] = value
             if math.isnan(value):
                 self.qualities[place] = Quality.BAD

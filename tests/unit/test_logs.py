@@ -6,26 +6,12 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from edge_agent import logs
 
 log = logging.getLogger("edge_agent.test")
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    """The test run's own logging comes back."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in logs.QUIET}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
 
 
 def fail() -> None:

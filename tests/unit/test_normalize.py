@@ -117,7 +117,7 @@ def test_what_is_not_finite_is_bad_and_its_neighbours_are_not(wrong: float) -> N
     result = Normalizer([make_tag()] * 3)(TS_MS, [1.0, wrong, 3.0])
     assert stored(result, 3) == {0: 1.0, 2: 3.0}
     assert list(result.bad) == [1]
-    assert math.isnan(result.readings[1])
+    assert math.isnan(result.all_values[1])
 
 
 def test_infinities_that_cancel_out_are_found() -> None:
@@ -190,7 +190,7 @@ def test_a_bad_value_does_not_enter_the_deadband() -> None:
     assert list(normalize(1, [NAN]).bad) == [0]
     result = normalize(2, [5.5])
     assert not result.values
-    assert list(result.readings) == [5.5]
+    assert list(result.all_values) == [5.5]
 
 
 def test_deadbands_compare_what_is_stored() -> None:
@@ -234,23 +234,23 @@ class Reference:
     reported: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def __call__(self, ts_ms: int, raw: Sequence[float], positions: Sequence[int]) -> Normalized:
-        places, values, bad, readings = [], [], [], []
+        places, values, bad, all_values = [], [], [], []
         for place, raw_value in zip(positions, raw, strict=True):
             tag = self.tags[place]
             value = raw_value * tag.scale + tag.offset
             if not math.isfinite(value):
                 bad.append(place)
-                readings.append(NAN)
+                all_values.append(NAN)
                 continue
             digits = digits_of(tag)
             if digits is not None:
                 value = round(value, digits)
-            readings.append(value)
+            all_values.append(value)
             if self._is_due(tag, place, ts_ms, value):
                 self.reported[place] = (ts_ms, value)
                 places.append(place)
                 values.append(value)
-        return Normalized(places, values, bad, readings)
+        return Normalized(places, values, bad, all_values)
 
     def _is_due(self, tag: Tag, place: int, ts_ms: int, value: float) -> bool:
         if (tag.deadband == 0 and tag.heartbeat_ms is None) or place not in self.reported:
@@ -294,5 +294,5 @@ def test_it_does_what_the_reference_does(data: st.DataObject, some: list[Tag]) -
         found_places = everything if found.positions is None else list(found.positions)
         assert (found_places, list(found.values)) == (wanted.positions, wanted.values)
         assert list(found.bad) == wanted.bad
-        for value, expected in zip(found.readings, wanted.readings, strict=True):
+        for value, expected in zip(found.all_values, wanted.all_values, strict=True):
             assert value == expected or (math.isnan(value) and math.isnan(expected))

@@ -1,0 +1,273 @@
+"""`edge-agent journal` on a journal whose agent was stopped; words, streams and their limits."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import pytest
+
+from edge_agent import __version__
+from edge_agent.agent import JOURNAL_FILE
+from edge_agent.cli import main
+from edge_agent.cli.main import COMMANDS
+from edge_agent.journal import Journal, Quarantined
+from edge_agent.model import Series
+
+PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
+TEMP = Series("A1", "L1", "펌프01", "온도, innen", "°C")
+TS_MS = 1_755_432_000_000
+DEMO_MAP = Path(__file__).parents[2] / "examples/demo/address_map.csv"
+EDGE_AGENT = str(Path(sys.executable).with_name("edge-agent"))
+
+
+async def fill(path: Path) -> None:
+    """Four samples: the store has all, the broker has one, refused one, and waits for two."""
+    journal = Journal(path, bytes_max=4_000_000)
+    await journal.open(["mqtt", "store"])
+    for number in range(2):
+        ids = array("I", [journal.intern(PRESS), journal.intern(TEMP)])
+        journal.append(TS_MS + number, ids.tobytes(), [1.5 + number, 20.25 + number])
+        await journal.flush()
+    batches = await journal.read("store", samples_max=100)
+    journal.acknowledge("store", batches)
+    (first,) = await journal.read("mqtt", samples_max=2)
+    refused = Quarantined(first.series_ids[1], TS_MS, 20.25, 'not authorized, says "ACL"')
+    journal.acknowledge("mqtt", [first], rejected=[refused])
+    await journal.close()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A folder as an agent leaves it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    asyncio.run(fill(folder / JOURNAL_FILE))
+    return folder
+
+
+class Result:
+    """What one command said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def rows(self) -> list[list[str]]:
+        """Standard output as CSV."""
+        return list(csv.reader(io.StringIO(self.out)))
+
+
+def _run(capsys: pytest.CaptureFixture[str], *words: str) -> Result:
+    code = main(words)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return Result(code, out, err)
+
+
+def counts(capsys: pytest.CaptureFixture[str], data_dir: Path) -> dict[str, tuple[int, ...]]:
+    """Per sink: delivered, pending, quarantined, lost."""
+    found = _run(capsys, "journal", "status", "--json", "--data-dir", str(data_dir))
+    names = ("delivered", "pending", "quarantined", "lost")
+    return {s["sink"]: tuple(s[n] for n in names) for s in json.loads(found.out)["sinks"]}
+
+
+def test_status_shows_the_books(capsys: pytest.CaptureFixture[str], data_dir: Path) -> None:
+    """As text and as JSON; they add up to what was taken."""
+    assert counts(capsys, data_dir) == {"mqtt": (1, 2, 1, 0), "store": (4, 0, 0, 0)}
+    found = _run(capsys, "journal", "status", "--data-dir", str(data_dir))
+    assert found.code == 0
+    assert "4 samples taken of 2 series" in found.out
+    assert "mqtt       delivered 1, waiting 2, quarantined 1, lost 0" in found.out
+
+
+def test_the_folder_may_be_named_anywhere(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """Before the command, after it, or after its action."""
+    at = ["--data-dir", str(data_dir)]
+    for words in (
+        [*at, "journal", "status"],
+        ["journal", *at, "status"],
+        ["journal", "status", *at],
+    ):
+        assert _run(capsys, *words).code == 0
+
+
+def test_a_sound_journal_is_said_to_be_sound(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """Exit code 0."""
+    found = _run(capsys, "journal", "check", "--data-dir", str(data_dir))
+    assert (found.code, found.err) == (0, "")
+    assert "sound; 4 samples are accounted for" in found.out
+
+
+def test_a_file_that_is_no_journal_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever lies there: a message, and an exit code that is not 0."""
+    (tmp_path / JOURNAL_FILE).write_bytes(b"not a database " * 1000)
+    for action in (["status"], ["check"], ["export"], ["replay", "--sink", "mqtt"]):
+        found = _run(capsys, "journal", *action, "--data-dir", str(tmp_path))
+        assert found.code == 1
+        assert found.out + found.err
+
+
+def test_export_writes_csv(capsys: pytest.CaptureFixture[str], data_dir: Path) -> None:
+    """Samples, quarantine and ledger, each with its header; text of any kind survives."""
+    at = ("--data-dir", str(data_dir))
+    header, *samples = _run(capsys, "journal", "export", *at).rows()
+    assert header == ["sequence", "sinks", "ts_ms", *Series._fields, "value"]
+    # Only what waits for somebody is still there.
+    assert [row[2:] for row in samples] == [
+        [str(TS_MS + 1), *PRESS, "2.5"],
+        [str(TS_MS + 1), *TEMP, "21.25"],
+    ]
+    assert _run(capsys, "journal", "export", "quarantine", *at).rows() == [
+        ["sink", "ts_ms", *Series._fields, "value", "reason"],
+        ["mqtt", str(TS_MS), *TEMP, "20.25", 'not authorized, says "ACL"'],
+    ]
+    assert len(_run(capsys, "journal", "export", "ledger", *at).rows()) == 1
+
+
+def test_replay_puts_the_quarantine_back(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """The sample waits for that sink again; nothing changes for the other."""
+    found = _run(capsys, "journal", "replay", "--sink", "mqtt", "--data-dir", str(data_dir))
+    assert (found.code, found.out) == (0, "1 samples will be delivered to mqtt again\n")
+    assert counts(capsys, data_dir) == {"mqtt": (1, 3, 0, 0), "store": (4, 0, 0, 0)}
+
+
+def test_trim_asks_first(capsys: pytest.CaptureFixture[str], data_dir: Path) -> None:
+    """Without --yes nothing is given up; with it every sample stands in the ledger."""
+    words = ("journal", "trim", "--sink", "mqtt", "--data-dir", str(data_dir))
+    found = _run(capsys, *words)
+    assert found.code == 2
+    assert "2 samples" in found.err
+    assert "--yes" in found.err
+    assert counts(capsys, data_dir)["mqtt"] == (1, 2, 1, 0)
+    assert _run(capsys, *words, "--yes").code == 0
+    assert counts(capsys, data_dir)["mqtt"] == (1, 0, 1, 2)
+    ledger = _run(capsys, "journal", "export", "ledger", "--data-dir", str(data_dir)).rows()[1:]
+    assert sum(int(row[8]) for row in ledger) == 2
+    assert {row[-1] for row in ledger} == {"trimmed by hand"}
+
+
+@pytest.mark.parametrize("action", ["replay", "trim"])
+def test_a_sink_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], data_dir: Path, action: str
+) -> None:
+    """The message names those that are."""
+    found = _run(capsys, "journal", action, "--sink", "influx", "--data-dir", str(data_dir))
+    assert found.code == 2
+    assert "known: mqtt, store" in found.err
+
+
+# -- the streams --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["check", "--map", str(DEMO_MAP)], ["journal", "export"]])
+def test_a_reader_that_goes_away_is_no_error(data_dir: Path, words: list[str]) -> None:
+    """`| head -0`: exit code 0, and nothing on standard error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [EDGE_AGENT, "--data-dir", str(data_dir), *words],
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_without_korean_is_no_error(data_dir: Path) -> None:
+    """What can't be shown is shown by its number."""
+    done = subprocess.run(
+        [EDGE_AGENT, "--data-dir", str(data_dir), "journal", "export"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert rb"\uc628\ub3c4, innen" in done.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_a_commands_summary_is_that_of_its_module(command: str) -> None:
+    """What `--help` lists without loading a command is what the command says itself."""
+    source = Path(sys.modules[main.__module__].__file__ or "").with_name(f"{command}.py")
+    assert source.read_text().startswith(f'"""`edge-agent {command}`: {COMMANDS[command]}.\n') or (
+        source.read_text().startswith(f'"""`edge-agent {command}`: {COMMANDS[command]}."""')
+    )
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """For whoever reports a problem."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"edge-agent {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["simulate", "--map", str(DEMO_MAP), "--port", "70000"], "0 to 65535"),
+        (["simulate", "--map", str(DEMO_MAP), "--port", "-1"], "0 to 65535"),
+        (["simulate", "--map", str(DEMO_MAP), "--host", "a..b"], "name that a host can have"),
+        (["journal", "export", "everything"], "samples"),
+        (["journal"], "ACTION"),
+        (["db", "drop"], "init"),
+    ],
+)
+def test_a_wrong_word_is_exit_code_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], allowed: str
+) -> None:
+    """With what is allowed instead."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert allowed in capsys.readouterr().err
+
+
+def test_the_map_may_stand_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Like every option that is not a command's own."""
+    found = _run(capsys, "--map", str(DEMO_MAP), "check")
+    assert found.code == 0
+    assert "valid" in found.out
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["simulate"]])
+def test_no_map_is_wrong_input(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    """With the option that is missing."""
+    found = _run(capsys, *command)
+    assert found.code == 2
+    assert "--map" in found.err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "a..b:80"])
+def test_status_without_an_agent(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    """Exit code 1, and where it looked; also where no host can be."""
+    found = _run(capsys, "status", "--http", address)
+    assert found.code == 1
+    assert f"no agent answers on {address}" in found.err
+
+
+def test_status_with_http_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is nobody to ask: the setting is named."""
+    found = _run(capsys, "status", "--http", "")
+    assert found.code == 2
+    assert "agent.http" in found.err

@@ -1,0 +1,55 @@
+"""One word, one meaning: names that docs/glossary.md rules out do not come back."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "edge_agent"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+RULED_OUT = {
+    "datapoint": "sample",
+    "reading": "sample",
+    "readings": "sample or value",
+    "slave": "connection or unit",
+    "slaves": "connection or unit",
+    "plugin": "driver",
+    "connector": "driver",
+    "queue": "journal",
+    "queues": "journal",
+}
+
+
+def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every name that a module gives, with its line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.lineno, node.name
+            case ast.arg():
+                yield node.lineno, node.arg
+            case ast.Name(ctx=ast.Store()):
+                yield node.lineno, node.id
+            case ast.Attribute(ctx=ast.Store()):
+                yield node.lineno, node.attr
+
+
+def words_of(name: str) -> set[str]:
+    """`queueLength` and `queue_length` are two words each."""
+    return set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_names_use_the_words_of_the_glossary(path: Path) -> None:
+    """A reader guesses the meaning from the word."""
+    given = [(0, path.stem), *names_in(ast.parse(path.read_text()))]
+    wrong = [
+        f"line {line}: {name}: say {RULED_OUT[word]}"
+        for line, name in given
+        for word in words_of(name) & RULED_OUT.keys()
+    ]
+    assert not wrong
