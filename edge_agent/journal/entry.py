@@ -74,11 +74,6 @@ def unpack(sequence: int, data: bytes, series: Mapping[int, Series]) -> Batch:
     return Batch(sequence, runs, series_ids, values, series)
 
 
-def looks_like_entry(data: bytes) -> bool:
-    """Whether a blob starts like an entry's."""
-    return data[:4] == _MAGIC
-
-
 def checksum(
     sequence: int,
     first_ts_ms: int,

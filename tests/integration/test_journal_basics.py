@@ -10,8 +10,12 @@ import pytest
 
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Quarantined
+from edge_agent.journal.books import Acknowledgement
+from edge_agent.journal.entries import batch_of
 from tests.journals import (
+    SERIES,
     Feed,
+    balance_faults,
     balanced,
     commit,
     drained,
@@ -229,3 +233,20 @@ async def test_opening_can_be_tried_again(tmp_path: Path) -> None:
     path.rmdir()
     await journal.open(["a"])
     await journal.close()
+
+
+def test_the_same_commit_again_changes_nothing(tmp_path: Path) -> None:
+    """After a refusal the caller repeats it; what had been written all the same is not doubled."""
+    file = journal_file(tmp_path / "journal.db")
+    file.configure(["a"])
+    series = list(enumerate(SERIES[:2], start=1))
+    batch = batch_of(file.sequence + 1, [(1, 1, 1.0), (1, 2, 2.0)], dict(series))
+    for _ in range(2):
+        file.commit([batch], series, [])
+    assert (file.taken, file.pending("a")) == (2, 2)
+    acknowledgement = Acknowledgement("a", file.totals["a"].sequence, batch.sequence, 2)
+    for _ in range(2):
+        file.commit([], [], [acknowledgement])
+    assert file.totals["a"].delivered == 2
+    assert balance_faults(file) == []
+    file.close()

@@ -454,3 +454,23 @@ async def test_check_sees_a_damaged_wal(tmp_path: Path) -> None:
     log.with_name("journal.db-shm").unlink(missing_ok=True)
     with closing(journal_file(broken, read_only=True)) as file:
         assert "its WAL holds frames that SQLite can't read" in file.check()
+
+
+async def test_a_lost_series_number_names_no_other_tag_later(tmp_path: Path) -> None:
+    """The names are gone: old losses then say "unknown", whoever gets the number next."""
+    path = tmp_path / "journal.db"
+    journal, feed = await opened(path, ("a",), bytes_max=1_000_000), Feed()
+    while not journal._file.totals["a"].lost:
+        feed.fill(journal, 3000)
+        assert await commit(journal)
+    await journal.close()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PUMP39") // PAGE_BYTES * PAGE_BYTES
+    data[at : at + PAGE_BYTES] = b"\0" * PAGE_BYTES
+    path.write_bytes(bytes(data))
+    journal = await opened(path, ("a",), bytes_max=1_000_000)
+    assert journal.salvages == 1
+    assert {row.series_id for row in journal._file.ledger()} == {None}
+    await balanced(journal)
+    assert journal.totals()["a"].lost == len(feed.samples)
+    await journal.close()

@@ -261,7 +261,7 @@ async def test_disk_full(tmp_path: Path, policy: Policy) -> None:
         ballast = disk.path / "journal.ballast"
         assert ballast.stat().st_size == 8_000_000
         await _some(journal, feed, 60_000)
-        disk.fill(leave_bytes=200_000)
+        disk.fill()
         await _some(journal, feed, 400_000)
         assert on_full_disk(journal)
         assert not ballast.exists()
