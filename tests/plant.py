@@ -194,7 +194,7 @@ class Agent(Server):
 
 
 def settle(agent: Agent, pending_max: int, timeout_s: float = SETTLE_TIMEOUT_S) -> dict[str, Any]:
-    """Wait until every sink of a running agent takes samples and keeps up; the last status.
+    """Wait until every sink of a running agent has taken samples and keeps up; the last status.
 
     ``pending_max`` is what gathers between two deliveries: a second's samples and a bit.
     """
@@ -203,7 +203,10 @@ def settle(agent: Agent, pending_max: int, timeout_s: float = SETTLE_TIMEOUT_S) 
         status = agent.status()
         sinks = status["sinks"] if status else []
         if sinks and all(
-            sink["connected"] and not sink["error"] and sink["pending"] <= pending_max
+            sink["connected"]
+            and not sink["error"]
+            and sink["delivered"] > 0
+            and sink["pending"] <= pending_max
             for sink in sinks
         ):
             assert status is not None

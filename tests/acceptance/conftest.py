@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.model import Tag, ValueType
 from edge_agent.simulator import rebind
-from tests.acceptance.rig import Rig, Servers
+from tests.acceptance.rig import HASTY_TIMEOUT_S, Rig, Servers
 from tests.influx_server import Influx
 from tests.integration.plc_database import Cluster
 from tests.plant import make_tags
@@ -83,3 +83,9 @@ def make_rig(tmp_path: Path, servers: Servers) -> Iterator[MakeRig]:
 def rig(make_rig: MakeRig) -> Rig:
     """The usual plant."""
     return make_rig()
+
+
+@pytest.fixture
+def hasty_rig(make_rig: MakeRig) -> Rig:
+    """The usual plant; a stop does not wait long for a server that is away."""
+    return make_rig(shutdown_timeout_s=HASTY_TIMEOUT_S)

@@ -85,12 +85,13 @@ def check(rig: Rig, evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_bytes], ids=lambda damage: damage.__name__)
-def test_damaged_while_stopped(rig: Rig, damage: Callable[[Path], None]) -> None:
+def test_damaged_while_stopped(hasty_rig: Rig, damage: Callable[[Path], None]) -> None:
     """Damaged with a backlog for every sink: the agent starts by itself and recovers what it can.
 
     The damaged file stays beside the new one, what could be read is delivered once, and the rest
     is in the ledger of every sink that waited for it.
     """
+    rig = hasty_rig
     rig.agent.start()
     rig.settle()
     servers_down(rig)

@@ -43,8 +43,9 @@ def test_sigterm_under_load(make_rig: MakeRig) -> None:
     evidence.check_all()
 
 
-def test_sigterm_with_a_sink_away(rig: Rig) -> None:
+def test_sigterm_with_a_sink_away(hasty_rig: Rig) -> None:
     """SIGTERM while the database is away: exits 0 in time; only what is meant for it waits."""
+    rig = hasty_rig
     rig.agent.start()
     rig.settle()
     rig.cluster.server.stop()

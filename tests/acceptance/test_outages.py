@@ -92,8 +92,9 @@ def test_database_stopped(rig: Rig, outage_s: float) -> None:
     check_scans_went_on(evidence)
 
 
-def test_everything_down_and_the_agent_restarted(rig: Rig, outage_s: float) -> None:
+def test_everything_down_and_the_agent_restarted(hasty_rig: Rig, outage_s: float) -> None:
     """Broker, database and InfluxDB away, the agent restarted in order and by kill -9 meanwhile."""
+    rig = hasty_rig
     rig.agent.start()
     rig.settle()
     rig.broker.stop()
@@ -160,6 +161,6 @@ def test_database_connection_cut(proxied: tuple[Rig, CuttingProxy]) -> None:
     for number, place in enumerate(places, start=1):
         proxy.arm(place)
         wait_until(partial(proxy.has_cut, number), f"cut {number} at {place}")
-    rig.settle()
+        rig.settle()
     rig.stop_orderly()
     rig.evidence().check_all()
