@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -30,7 +31,7 @@ from edge_agent import __version__
 from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch
 from edge_agent.sinks.base import JournalIdentity
-from edge_agent.sinks.message import MessageRenderer, Messages
+from edge_agent.sinks.message import MessageRenderer, Messages, topic_of
 from edge_agent.sinks.mqtt_publisher import (
     ACK_TIMEOUT_S,
     INCOMING_BYTES_MAX,
@@ -40,6 +41,9 @@ from edge_agent.sinks.mqtt_publisher import (
 from edge_agent.sinks.mqtt_window import PublishWindow
 
 logger = logging.getLogger(__name__)
+
+WITHHOLD_S = 600
+"""How long a topic that the broker hangs up over is not tried: two connections are lost per try."""
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -51,6 +55,14 @@ class _Confirmed:
     length: int
     count: int
     rejected: list[RejectedRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Withheld:
+    """A topic that the broker hangs up over: why, and until when it is not sent."""
+
+    reason: str
+    until: float
 
 
 class MqttSink:
@@ -73,6 +85,7 @@ class MqttSink:
         key_file: Path | None = None,
         version: str = __version__,
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheme, self._host, self._port = parse_url(url)
         if self._scheme == "mqtt" and (ca_file or cert_file or key_file):
@@ -95,6 +108,9 @@ class MqttSink:
         self._renderer = MessageRenderer()
         self._journal: JournalIdentity | None = None
         self._confirmed: dict[int, _Confirmed] = {}
+        self._careful = 0
+        self._withheld: dict[bytes, _Withheld] = {}
+        self._monotonic = monotonic
 
     async def open(self, journal: JournalIdentity) -> None:
         """Make one attempt to connect and say ``online``. Raises ``TransientError``."""
@@ -126,11 +142,20 @@ class MqttSink:
         confirmed = [self._confirmed_of(batch) for batch in batches]
         had = [so_far.count - len(so_far.rejected) for so_far in confirmed]
         starts = [so_far.count for so_far in confirmed]
-        window = self._publisher.window(self._render(batches, starts))
+        window = self._publisher.window(
+            self._render(batches, starts), careful=self._careful, withheld=self._withheld_now()
+        )
         try:
             await self._publisher.publish(window)
-        finally:
+        except TransientError:
             self._confirmed = _progress(batches, confirmed, window)
+            self._suspect(batches, window)
+            raise
+        except asyncio.CancelledError:
+            self._confirmed = _progress(batches, confirmed, window)
+            raise
+        _progress(batches, confirmed, window)
+        self._careful = 0
         self._confirmed = {}
         rejected = [row for so_far in confirmed for row in so_far.rejected]
         if rejected:
@@ -145,6 +170,37 @@ class MqttSink:
                 self._status_topic, self._status("offline", "stopped"), retain=True
             )
             await publisher.close(farewell.write())
+
+    def _withheld_now(self) -> dict[bytes, str]:
+        """The topics that are not sent now, each with the broker's reason."""
+        now = self._monotonic()
+        self._withheld = {t: held for t, held in self._withheld.items() if held.until > now}
+        return {topic: held.reason for topic, held in self._withheld.items()}
+
+    def _suspect(self, batches: Sequence[Batch], window: PublishWindow) -> None:
+        """The connection was lost: was it over one of the messages in flight?
+
+        Mosquitto 2.0 with ``max_queued_messages 0`` refuses a message that its ACL denies and then
+        hangs up, and most answers are lost with the connection. So what was in flight is sent one
+        message at a time next; if the connection then ends right after a refusal, that topic is
+        refused without being sent for a while. Otherwise one denied tag would stop all others.
+        """
+        self._careful = max(window.sent - window.answered, 1)
+        if not window.careful or window.answered - 1 not in window.refused:
+            return
+        confirmed = (self._confirmed[batch.sequence] for batch in batches)
+        row = [row for so_far in confirmed for row in so_far.rejected][-1]
+        batch = next(batch for batch in batches if batch.sequence == row.sequence)
+        topic = topic_of(batch.series[batch.series_ids[row.index]])
+        if topic in self._withheld:
+            return  # refused here, not by the broker
+        self._withheld[topic] = _Withheld(row.reason, self._monotonic() + WITHHOLD_S)
+        logger.warning(
+            "the broker hangs up over a topic, it is not sent for %d s; topic=%s reason=%s",
+            WITHHOLD_S,
+            topic.decode(),
+            row.reason,
+        )
 
     def _confirmed_of(self, batch: Batch) -> _Confirmed:
         # A batch that the journal has thinned out meanwhile is another one.

@@ -17,7 +17,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self, cast
 
 import mqtt5
@@ -131,13 +131,22 @@ class Publisher(asyncio.Protocol):
                 publisher._abort()
         return publisher
 
-    def window(self, portions: Iterable[Messages], *, retain: bool = False) -> PublishWindow:
+    def window(
+        self,
+        portions: Iterable[Messages],
+        *,
+        retain: bool = False,
+        careful: int = 0,
+        withheld: Mapping[bytes, str] | None = None,
+    ) -> PublishWindow:
         """A window that obeys this broker's limits."""
         return PublishWindow(
             portions,
             size=min(self.limits.receive_max, WINDOW_MAX),
             packet_bytes_max=self.limits.max_packet_size,
             retain=retain,
+            careful=careful,
+            withheld=withheld,
         )
 
     async def publish(self, window: PublishWindow) -> None:

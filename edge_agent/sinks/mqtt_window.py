@@ -8,7 +8,7 @@ nothing older than MQTT 5 is spoken.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import repeat
 
@@ -100,7 +100,8 @@ class PublishWindow:
 
     ``answered`` counts the messages before the first one that has no answer, ``unanswered`` the
     PUBACKs that are due, at most ``size`` at any time. ``refused`` gives the reason of those that
-    the broker did not let through, or that its known limits forbid to send.
+    the broker did not let through, or that must not be sent: ``withheld`` topics, with the reason,
+    and what the broker's known limits forbid. The first ``careful`` messages go one at a time.
     """
 
     def __init__(
@@ -110,7 +111,10 @@ class PublishWindow:
         size: int,
         packet_bytes_max: int | None = None,
         retain: bool = False,
+        careful: int = 0,
+        withheld: Mapping[bytes, str] | None = None,
     ) -> None:
+        self.careful = careful
         self.answered = 0
         self.sent = 0
         self.unanswered = 0
@@ -119,6 +123,7 @@ class PublishWindow:
         self._first_byte = _PUBLISH_QOS1 | (_RETAIN if retain else 0)
         self._size = size
         self._packet_bytes_max = packet_bytes_max
+        self._withheld = withheld or {}
         self._exhausted = False
         self._packets: list[bytes] = []
         self._next = 0
@@ -133,7 +138,7 @@ class PublishWindow:
     def take(self) -> bytes:
         """The packets that may be sent now; they count as sent."""
         taken: list[bytes] = []
-        while (free := self._size - (self.sent - self.answered)) > 0 and self._load():
+        while (free := self._free()) > 0 and self._load():
             packets = self._packets[self._next : self._next + free]
             self._next += len(packets)
             self.sent += len(packets)
@@ -141,6 +146,11 @@ class PublishWindow:
             taken += packets
             self._close_gaps()
         return b"".join(taken)
+
+    def _free(self) -> int:
+        """How many more messages may be sent now."""
+        size = 1 if self.sent < self.careful else self._size
+        return size - (self.sent - self.answered)
 
     def acknowledge(self, data: bytes) -> int:
         """Take the short PUBACKs at the head of ``data``; returns how many bytes they were.
@@ -224,6 +234,10 @@ class PublishWindow:
                 if len(packet) > limit:
                     reason = f"packet too large: {len(packet)} bytes, the broker takes {limit}"
                     self._refuse(index, reason, packets)
+        if not self._withheld.keys().isdisjoint(portion.topics):
+            for index, topic in enumerate(portion.topics):
+                if topic in self._withheld:
+                    self._refuse(index, self._withheld[topic], packets)
         if b"" in portion.topics:
             for index, topic in enumerate(portion.topics):
                 if not topic:

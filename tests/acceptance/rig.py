@@ -51,7 +51,7 @@ BROKER = """
 allow_anonymous true
 persistence true
 persistence_location {folder}/
-max_queued_messages 1000000
+max_queued_messages 0
 """
 
 

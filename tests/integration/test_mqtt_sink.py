@@ -25,7 +25,7 @@ from edge_agent.errors import ConfigError, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.message import MessageRenderer
-from edge_agent.sinks.mqtt import MqttSink, parse_url
+from edge_agent.sinks.mqtt import WITHHOLD_S, MqttSink, parse_url
 from tests.servers import Mosquitto, free_port
 
 JOURNAL = JournalIdentity("edge-1", "journal-1")
@@ -178,6 +178,45 @@ async def test_a_denied_topic_is_rejected_and_the_rest_arrives(tmp_path: Path) -
     ]
     assert [(row.sequence, row.index) for row in caught.value.rows] == rows
     assert {row.reason for row in caught.value.rows} == {"broker: not authorized (135)"}
+
+
+async def test_a_broker_that_hangs_up_over_a_denied_topic(tmp_path: Path) -> None:
+    """Mosquitto without a queue limit refuses and then ends the connection, PUBACKs and all.
+
+    Two lost connections tell which topic it is; then its rows are rejected, all others arrive, and
+    later batches need no further connection. After a while the topic is tried again.
+    """
+    now_s = 0.0
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite #\ntopic deny plc/A1/PUMP03/PRESS\n")
+    acl.chmod(0o700)
+    batches = [batch_of(5, 400, [1, 2, 3, 10]), batch_of(6, 400, [10, 3, 2, 1])]
+    config = f"allow_anonymous true\nacl_file {acl}\nmax_queued_messages 0\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as broker:
+        sink = MqttSink(agent_id="edge-1", url=broker.url, monotonic=lambda: now_s)
+        async with subscribed(broker.port, "plc/#") as receive:
+            for _ in range(2):
+                await sink.open(JOURNAL)
+                with pytest.raises(TransientError):
+                    await sink.deliver(batches)
+            await sink.open(JOURNAL)
+            with pytest.raises(RejectedRows) as caught:
+                await sink.deliver(batches)
+            assert len(caught.value.rows) == 200
+            assert {row.reason for row in caught.value.rows} == {"broker: not authorized (135)"}
+            with pytest.raises(RejectedRows) as again:
+                await sink.deliver([batch_of(7, 100, [1, 3])])
+            assert len(again.value.rows) == 50
+            wanted = [m for m in messages_of(*batches) if "PUMP03" not in m[0]]
+            received = by_topic(await receive(len(wanted) + 50))
+            for topic, payloads in by_topic(wanted).items():
+                assert set(payloads) <= set(received[topic])
+        now_s = WITHHOLD_S + 1.0
+        acl.write_text("topic readwrite #\n")
+        os.kill(broker.pid, signal.SIGHUP)
+        await asyncio.sleep(0.2)
+        assert await sink.deliver([batch_of(8, 100, [1, 3])]) == 0
+        await sink.close()
 
 
 async def test_a_message_over_the_brokers_limits_is_rejected(tmp_path: Path) -> None:
