@@ -12,17 +12,17 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from edge_agent import __version__, protocols, sinks
 from edge_agent.address_map import AddressMap
-from edge_agent.errors import TransientError
 from edge_agent.http_server import HttpServer
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import epoch_ms
 from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller, phases
+from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
 from edge_agent.status import (
@@ -30,7 +30,9 @@ from edge_agent.status import (
     connection_status,
     devices_of,
     journal_status,
+    problems_of,
     sink_status,
+    upkeep_status,
     verdict,
 )
 
@@ -68,6 +70,7 @@ class Agent:
         )
         self.pollers: list[ConnectionPoller] = []
         self.runners: list[DeliveryRunner] = []
+        self.chores: list[UpkeepRunner] = []
         self.restarts = 0
         """Tasks that ended with an error nobody expected, and were started again."""
         self.last_status: AgentStatus | None = None
@@ -114,9 +117,7 @@ class Agent:
                 for poller in self.pollers
             ]
             chores = [
-                self._start(group, f"{target.sink.name}.upkeep", self._upkeep(target))
-                for target in self.destinations
-                if target.upkeep is not None
+                self._start(group, f"{chore.name}.upkeep", chore.run) for chore in self.chores
             ]
             chores.append(self._start(group, "watchdog", self._watch))
             self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
@@ -141,6 +142,16 @@ class Agent:
                 now_ms=self._now_ms,
             )
             for target in self.destinations
+        ]
+        self.chores = [
+            UpkeepRunner(
+                target.sink.name,
+                target.upkeep,
+                interval_s=target.upkeep_interval_s,
+                monotonic=self._monotonic,
+            )
+            for target in self.destinations
+            if target.upkeep is not None
         ]
         connections = plan(self.address_map.tags, protocols.load)
         self.pollers = [
@@ -195,27 +206,6 @@ class Agent:
                 log.critical("task %s failed and is started again", name, exc_info=error)
             await asyncio.sleep(RESTART_PAUSE_S)
 
-    def _upkeep(self, target: sinks.Destination) -> Callable[[], Coroutine[object, object, None]]:
-        """A sink's chore, again and again; what it can't do now it does next time."""
-        upkeep: Callable[[], Awaitable[object]] | None = target.upkeep
-        assert upkeep is not None
-
-        async def run() -> None:
-            failing = False
-            while True:
-                try:
-                    await upkeep()
-                    if failing:
-                        log.info("%s: upkeep works again", target.sink.name)
-                    failing = False
-                except (OSError, TransientError) as error:
-                    level = logging.DEBUG if failing else logging.WARNING
-                    log.log(level, "%s: upkeep failed, will try again: %s", target.sink.name, error)
-                    failing = True
-                await asyncio.sleep(target.upkeep_interval_s)
-
-        return run
-
     async def _watch(self) -> None:
         """Feed systemd's watchdog, but only while scans and the journal really advance."""
         interval_s = self._notifier.watchdog_interval_s
@@ -251,7 +241,9 @@ class Agent:
         connections = [connection_status(poller) for poller in self.pollers]
         journal = journal_status(self.journal, await self.journal.bytes_used())
         states = [sink_status(runner, self.journal, now_ms) for runner in self.runners]
-        well, text = verdict(connections, journal, states, now_ms)
+        upkeep = [upkeep_status(chore) for chore in self.chores]
+        problems = list(problems_of(states, upkeep))
+        well, text = verdict(connections, journal, states, problems, now_ms)
         return AgentStatus(
             agent={
                 "id": self.settings.agent.id,
@@ -270,4 +262,6 @@ class Agent:
             connections=connections,
             journal=journal,
             sinks=states,
+            upkeep=upkeep,
+            problems=problems,
         )

@@ -55,6 +55,10 @@ METRICS = {
     "edge_agent_sink_failures": "Failed attempts by kind.",
     "edge_agent_sink_delivery_seconds": "Time that a hand-over to a sink took.",
     "edge_agent_sink_lag_seconds": "Age of samples when a sink had taken them.",
+    "edge_agent_upkeep_up": "Whether the last round of a destination's upkeep worked.",
+    "edge_agent_database_age_seconds": "Age of what the database said of itself.",
+    "edge_agent_database_check": "What the database says of itself; absent while nothing is known.",
+    "edge_agent_database_problems": "Problems that the database has, by check.",
 }
 """Every metric, without the `_total` that counters carry. docs/operations.md lists them too."""
 
@@ -89,6 +93,7 @@ def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     yield from _connections(agent, status)
     yield from _journal(status)
     yield from _sinks(agent, status)
+    yield from _upkeep(status)
 
 
 def _connections(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
@@ -139,6 +144,20 @@ def _sinks(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
         "sink_delivery_seconds", {r.sink.name: r.counters.delivery_time for r in runners}, "sink"
     )
     yield _histogram("sink_lag_seconds", {r.sink.name: r.counters.lag for r in runners}, "sink")
+
+
+def _upkeep(status: AgentStatus) -> Iterator[Metric]:
+    chores = status["upkeep"]
+    yield _gauge("upkeep_up", {(chore["name"],): not chore["error"] for chore in chores}, "sink")
+    ages = {(c["name"],): age for c in chores if (age := c["health_age_s"]) is not None}
+    yield _gauge("database_age_seconds", ages, "sink")
+    checks = [check for chore in chores for check in chore["checks"]]
+    values = {(check["check"], check["object"]): check["value"] for check in checks}
+    yield _gauge("database_check", values, "check", "object")
+    problems = dict.fromkeys([(check["check"],) for check in checks], 0)
+    for check in checks:
+        problems[check["check"],] += check["problem"] is not None
+    yield _gauge("database_problems", problems, "check")
 
 
 Values = Mapping[Any, float]

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from edge_agent.exposition import CONTENT_TYPE, exposition
-from edge_agent.status import devices_of
+from edge_agent.status import devices_of, flows
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
@@ -66,8 +66,9 @@ class HttpServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         """200 while data flows from every PLC to every sink."""
         status = await self._agent.status(devices=False)
-        body = {"ready": status["well"], "verdict": status["verdict"]}
-        return _json(body, 200 if status["well"] else 503)
+        ready = flows(status)
+        body = {"ready": ready, "verdict": status["verdict"]}
+        return _json(body, 200 if ready else 503)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """Everything. Devices are sent one by one: all at once would be a peak of memory."""

@@ -6,6 +6,8 @@ nothing is expected to outlive a transaction, so a pgbouncer in between is harml
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -41,13 +43,34 @@ _HINTS = {
     "3F000": _INIT_HINT,
     "42501": f"{_INIT_HINT}, then `GRANT ingest TO {{user}}`",
     "28P01": "check the user and the password of the dsn",
-    "28000": "check the dsn's user and sslmode, and the server's pg_hba.conf",
+    "28000": "check user, sslmode, sslcert and sslkey of the dsn, and the server's pg_hba.conf",
     "3D000": f"create the database (ENCODING 'UTF8'), then {_INIT_HINT}",
     "42704": "a parameter of the dsn that the server does not know? remove it",
     "53100": "the server's disk is full: free space on it",
     "53300": "the server has no connection left: raise max_connections",
     "23514": "a day's partition is missing; `edge-agent db status --dsn OWNER_DSN` lists them",
     "55P03": "another session holds a lock; try again when it has finished",
+}
+
+_TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_TLS_HINT = "sslrootcert, sslcert and sslkey of the dsn must be PEM files that belong together"
+_AUTHORITY_HINT = (
+    "sslrootcert of the dsn must name the authority that signed the server's certificate"
+)
+_VALIDITY_HINT = "renew the server's certificate, or set this machine's clock"
+_NAME_HINT = "write the dsn's host as the server's certificate has it (subjectAltName)"
+_UNTRUSTED_HINT = "does the server know the authority that signed sslcert? its log says more"
+# By OpenSSL's X509_V_ERR_*.
+_CERTIFICATE_HINTS = {
+    **dict.fromkeys((9, 10), _VALIDITY_HINT),
+    **dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY_HINT),
+    **dict.fromkeys((62, 64), _NAME_HINT),
+}
+# By OpenSSL's reason; a key without its password is only "PEM lib" to it, and has no reason.
+_TLS_HINTS = {
+    "KEY_VALUES_MISMATCH": "sslcert and sslkey of the dsn do not belong together",
+    "TLSV1_ALERT_UNKNOWN_CA": _UNTRUSTED_HINT,
+    None: f"{_TLS_HINT}; an encrypted sslkey needs sslpassword",
 }
 
 
@@ -58,7 +81,7 @@ class Dsn:
     stand anywhere if it was not escaped.
     """
 
-    __slots__ = ("_database", "_host", "_secrets", "_text", "user")
+    __slots__ = ("_database", "_files", "_host", "_secrets", "_text", "user")
 
     def __init__(self, text: str) -> None:
         try:
@@ -81,6 +104,7 @@ class Dsn:
             raise _wrong(f"the parameter {unknown[0]} is not supported; remove it")
         self._text = text
         self._database = parts.path.lstrip("/")
+        self._files = tuple((key, options[key]) for key in _TLS_FILES if key in options)
         self._secrets = tuple(
             secret
             for secret in (password, options.get("password"), options.get("sslpassword"))
@@ -90,6 +114,15 @@ class Dsn:
     def reveal(self) -> str:
         """The whole text, for connecting only."""
         return self._text
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether it logs in with a client certificate."""
+        return any(key == "sslcert" for key, _ in self._files)
+
+    def unreadable_files(self) -> list[str]:
+        """The files named for TLS that this process can't read now, as `sslkey=/path`."""
+        return [f"{key}={path}" for key, path in self._files if not os.access(path, os.R_OK)]
 
     def redact(self, text: str) -> str:
         """``text`` without this address's secrets."""
@@ -126,14 +159,34 @@ def translated_errors(dsn: Dsn, doing: str) -> Iterator[None]:
         OSError,
     ) as error:
         code = getattr(error, "sqlstate", None)
-        text = dsn.redact(str(error)) or type(error).__name__
-        hint = _HINTS.get(code or "", "")
-        if isinstance(error, ConnectionRefusedError):
-            hint = "is PostgreSQL running, and are host and port right?"
+        text = dsn.redact(_plain(error)) or type(error).__name__
         raise TransientError(
             f"postgres {dsn}: {doing}: {text}" + (f" ({code})" if code else ""),
-            hint=hint.format(user=dsn.user or "USER"),
+            hint=_hint(error, dsn),
         ) from error
+
+
+def _plain(error: Exception) -> str:
+    """The message; the library adds a hint of its own to what it finds wrong with a dsn."""
+    return str(error.args[0] if isinstance(error, asyncpg.ClientConfigurationError) else error)
+
+
+def _hint(error: Exception, dsn: Dsn) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return "is PostgreSQL running, and are host and port right?"
+        case ssl.SSLCertVerificationError():
+            return _CERTIFICATE_HINTS.get(error.verify_code, "")
+        case ssl.SSLError():
+            return _TLS_HINTS.get(error.reason, _TLS_HINT)
+        case asyncpg.ConnectionDoesNotExistError() if dsn.has_certificate:
+            return _UNTRUSTED_HINT  # TLS 1.3: the server refuses a certificate after the handshake
+        case FileNotFoundError() | PermissionError() if files := dsn.unreadable_files():
+            return f"this user must be able to read {', '.join(files)}"
+        case asyncpg.ClientConfigurationError() if "root certificate" in str(error):
+            return _AUTHORITY_HINT
+    hint = _HINTS.get(getattr(error, "sqlstate", None) or "", "")
+    return hint.format(user=dsn.user or "USER")
 
 
 async def connect(

@@ -46,6 +46,9 @@ JOURNAL_BYTES_MAX = 10_000_000_000_000
 TOPIC_BYTES_MAX = 65_535
 """MQTT 5, 1.5.4: a string's length has two bytes."""
 
+DATABASE_DAYS_MAX = 3_660
+"""Ten years; sql/015_settings.sql has the same limit."""
+
 STATE_FOLDER = Path("/var/lib/edge-agent")
 """Where systemd's `StateDirectory=edge-agent` puts the data; commands must find it there too."""
 
@@ -145,11 +148,31 @@ class PostgresSettings(_Section):
     flavour: Literal["auto", "timescale", "postgres"] = "auto"
     batch_max: Annotated[int, Field(ge=100, le=100_000)] = 5_000
     flush_interval_ms: Annotated[int, Field(ge=50, le=60_000)] = 1_000
+    chunk_days: Annotated[int, Field(ge=1, le=30)] = 1
+    compress_days: Annotated[int, Field(ge=1, le=DATABASE_DAYS_MAX)] = 7
+    raw_days: Annotated[int, Field(ge=1, le=DATABASE_DAYS_MAX)] = 90
+    minute_days: Annotated[int, Field(ge=1, le=DATABASE_DAYS_MAX)] = 400
+    refresh_minute_days: Annotated[int, Field(ge=1, le=DATABASE_DAYS_MAX)] = 7
+    refresh_hour_days: Annotated[int, Field(ge=1, le=DATABASE_DAYS_MAX)] = 31
 
     @field_validator("dsn")
     @classmethod
     def _check_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         return _check_dsn(dsn)
+
+    @model_validator(mode="after")
+    def _check_days(self) -> Self:
+        """What is refreshed must still have the rows it is computed from."""
+        for refreshed, kept in (
+            ("refresh_minute_days", "raw_days"),
+            ("refresh_hour_days", "minute_days"),
+        ):
+            if getattr(self, refreshed) > getattr(self, kept):
+                raise ValueError(
+                    f"{refreshed} ({getattr(self, refreshed)}) must not be more than {kept} "
+                    f"({getattr(self, kept)}): older rows are gone"
+                )
+        return self
 
 
 class InfluxSettings(_Section):
@@ -202,11 +225,45 @@ class RemoteSettings(_Section):
 
     edge_dsn: SecretStr | None = None
     remote_dsn: SecretStr | None = None
+    name: str = "edge"
+    subscription_dsn: SecretStr | None = None
+    rep_password: SecretStr | None = None
+    outbox_hours: Annotated[int, Field(ge=1, le=8_760)] = 48
+    wal_keep_bytes: Annotated[int, Field(ge=64_000_000, le=10_000_000_000_000)] = 4_000_000_000
+    http: str = "127.0.0.1:9109"
 
-    @field_validator("edge_dsn", "remote_dsn")
+    @field_validator("edge_dsn", "remote_dsn", "subscription_dsn")
     @classmethod
     def _check_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         return _check_dsn(dsn)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, text: str) -> str:
+        # Slots allow no more than this, and "plc_rep_" before it still fits a role's 63 bytes.
+        if not re.fullmatch(r"[a-z0-9_]{1,40}", text):
+            raise ValueError("1 to 40 small letters, digits or '_'")
+        return text
+
+    @field_validator("rep_password")
+    @classmethod
+    def _check_password(cls, password: SecretStr | None) -> SecretStr | None:
+        # Other characters would need SASLprep (RFC 4013) to mean the same on every client.
+        if password is not None and not re.fullmatch(r"[!-~]{12,200}", password.get_secret_value()):
+            raise ValueError("12 to 200 ASCII letters, digits and signs, without spaces")
+        return password
+
+    @field_validator("http")
+    @classmethod
+    def _check_http(cls, text: str) -> str:
+        if text:
+            _split_address(text)
+        return text
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port to listen on; None where HTTP is off."""
+        return _split_address(self.http) if self.http else None
 
 
 class DashboardSettings(_Section):
@@ -333,11 +390,15 @@ def _check_url(text: str, schemes: tuple[str, ...], *, path_allowed: bool) -> st
 
 
 def _check_dsn(dsn: SecretStr | None) -> SecretStr | None:
+    """Several hosts are allowed, each with a port of its own: `a:5432,b:5433`."""
     if dsn is None:
         return None
     try:
         parts = urlsplit(dsn.get_secret_value())
-        usable = parts.scheme in ("postgresql", "postgres") and parts.port != 0
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        usable = parts.scheme in ("postgresql", "postgres") and all(
+            urlsplit(f"//{host}").port != 0 for host in hosts
+        )
     except ValueError:
         usable = False
     if not usable:

@@ -10,12 +10,18 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
+from edge_agent.health import HealthCheck
 from edge_agent.journal import Journal
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import BlockReader, ConnectionPoller, Quality
+from edge_agent.pipeline.upkeep import UpkeepRunner
 
 LAG_WARNING_S = 30.0
 """A sink that is further behind than this is said to be catching up."""
+HEALTH_FRESH_S = 300.0
+"""Upkeep reads it each minute, and may work for some of it. Older figures are not shown."""
+UPKEEP_WARNING_S = 180.0
+"""Three rounds: one that fails while a sink comes back is no news."""
 
 
 class TagStatus(TypedDict):
@@ -81,7 +87,10 @@ class JournalStatus(TypedDict):
 
 
 class SinkStatus(TypedDict):
-    """One sink; samples, since its first day: taken = delivered + pending + quarantined + lost."""
+    """One sink; samples, since its first day: taken = delivered + pending + quarantined + lost.
+
+    ``refused`` are those that went to quarantine since the start of the agent.
+    """
 
     name: str
     connected: bool
@@ -91,11 +100,34 @@ class SinkStatus(TypedDict):
     duplicates: int
     pending: int
     quarantined: int
+    refused: int
     lost: int
     sequence: int
     lag_s: float
     lag_p99_s: float | None
     failures: dict[str, int]
+
+
+class CheckStatus(TypedDict):
+    """One figure of a database; the unit of ``value`` ends the name of the ``check``."""
+
+    check: str
+    object: str
+    value: float
+    problem: str | None
+
+
+class UpkeepStatus(TypedDict):
+    """One destination's chore: why it fails, for how long, and what the database said of itself.
+
+    ``health_age_s`` is None and ``checks`` is empty where nothing was said, or not lately.
+    """
+
+    name: str
+    error: str | None
+    failing_s: float
+    health_age_s: float | None
+    checks: list[CheckStatus]
 
 
 class AgentStatus(TypedDict):
@@ -108,6 +140,8 @@ class AgentStatus(TypedDict):
     connections: list[ConnectionStatus]
     journal: JournalStatus
     sinks: list[SinkStatus]
+    upkeep: list[UpkeepStatus]
+    problems: list[str]
 
 
 def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:
@@ -197,6 +231,7 @@ def sink_status(runner: DeliveryRunner, journal: Journal, now_ms: int) -> SinkSt
         duplicates=totals.duplicates,
         pending=pending,
         quarantined=totals.quarantined,
+        refused=runner.counters.rejected,
         lost=totals.lost,
         sequence=totals.sequence,
         lag_s=max(now_ms - oldest, 0) / 1000 if oldest is not None and pending else 0.0,
@@ -205,10 +240,46 @@ def sink_status(runner: DeliveryRunner, journal: Journal, now_ms: int) -> SinkSt
     )
 
 
+def upkeep_status(runner: UpkeepRunner) -> UpkeepStatus:
+    """One chore's figures. What the database said too long ago is as good as nothing."""
+    age_s = runner.health_age_s
+    fresh = age_s is not None and age_s <= HEALTH_FRESH_S
+    return UpkeepStatus(
+        name=runner.name,
+        error=runner.error,
+        failing_s=runner.failing_s,
+        health_age_s=age_s if fresh else None,
+        checks=[_check_status(check) for check in runner.health] if fresh else [],
+    )
+
+
+def _check_status(check: HealthCheck) -> CheckStatus:
+    return CheckStatus(
+        check=check.check, object=check.object, value=check.value, problem=check.problem
+    )
+
+
+def problems_of(sinks: Iterable[SinkStatus], upkeep: Iterable[UpkeepStatus]) -> Iterator[str]:
+    """What is wrong although data flows, each with what to do."""
+    for sink in sinks:
+        if sink["refused"]:
+            yield (
+                f"{sink['name']} has refused {_count(sink['refused'], 'sample')} since the agent"
+                " started: `edge-agent journal export quarantine` shows them"
+            )
+    for chore in upkeep:
+        if chore["error"] and chore["failing_s"] > UPKEEP_WARNING_S:
+            yield f"{chore['name']}: no upkeep for {chore['failing_s']:.0f} s: {chore['error']}"
+        for check in chore["checks"]:
+            if check["problem"]:
+                yield f"{chore['name']}: {check['problem']}"
+
+
 def verdict(
     connections: Sequence[ConnectionStatus],
     journal: JournalStatus,
     sinks: Sequence[SinkStatus],
+    problems: Sequence[str],
     now_ms: int,
 ) -> tuple[bool, str]:
     """Whether all is well, and one line that says where the data stops if it is not."""
@@ -223,13 +294,29 @@ def verdict(
     if behind:
         late = [f"{sink['name']} is {sink['lag_s']:.0f} s behind" for sink in behind]
         return False, f"Catching up: {', '.join(late)}"
+    if problems:
+        more = f" (and {_count(len(problems) - 1, 'more problem')})" if problems[1:] else ""
+        return False, f"Data flows, but {problems[0]}{more}"
     tags = sum(connection["tags"] for connection in connections)
     bad = tags - sum(connection["tags_good"] for connection in connections)
     targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
     where = f"{_count(len(connections), 'connection')} flow to {targets}"
-    if bad:
-        return True, f"{tags - bad} of {tags} tags on {where}; {bad} are bad or not read yet"
-    return True, f"All well: {_count(tags, 'tag')} on {where}"
+    notes = [f"; {bad} are bad or not read yet"] if bad else []
+    if kept := sum(sink["quarantined"] for sink in sinks):
+        notes.append(f"; {_count(kept, 'sample')} of earlier in quarantine")
+    if not notes:
+        return True, f"All well: {_count(tags, 'tag')} on {where}"
+    which = f"{tags - bad} of {tags} tags" if bad else _count(tags, "tag")
+    return True, f"{which} on {where}{''.join(notes)}"
+
+
+def flows(status: AgentStatus) -> bool:
+    """Whether data gets through everywhere and in time, whatever else may be wrong."""
+    return not (
+        _stops_at_plcs(status["connections"])
+        or _stops_at_journal(status["journal"])
+        or any(sink["error"] or sink["lag_s"] > LAG_WARNING_S for sink in status["sinks"])
+    )
 
 
 def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:

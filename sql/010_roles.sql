@@ -4,6 +4,7 @@
 --   plc_owner  owns every object; its functions are the only way to change them
 --   ingest     writes samples and its own cursor, and calls the upkeep functions
 --   viewer     reads plc_raw, plc_1m and plc_1h
+--   rep        reads plc_outbox for a remote, where there is one (edge/110_outbox.sql)
 --
 -- Each file of this folder is idempotent and runs in one transaction: `edge-agent db init`, or
 -- `psql -1 -f FILE`. This one needs a role that may create roles and owns the database; the
@@ -13,13 +14,15 @@ DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['plc_owner', 'ingest', 'viewer'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['plc_owner', 'ingest', 'viewer', 'rep'] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
     END LOOP;
-    -- The following files say SET ROLE plc_owner.
-    IF NOT pg_has_role(current_user, 'plc_owner', 'MEMBER') THEN
+    -- The following files say SET ROLE plc_owner. From 16 on, having made a role does not allow it.
+    IF NOT pg_has_role(current_user, 'plc_owner', CASE
+        WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET'
+    END) THEN
         EXECUTE format('GRANT plc_owner TO %I', current_user);
     END IF;
     -- TEMPORARY is for the staging table that resolves duplicates (060_delivery.sql).
@@ -30,7 +33,7 @@ $$;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO plc_owner;
-GRANT USAGE ON SCHEMA public TO ingest, viewer;
+GRANT USAGE ON SCHEMA public TO ingest, viewer, rep;
 
 -- A new function is executable by everybody unless this is said before it is made.
 ALTER DEFAULT PRIVILEGES FOR ROLE plc_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

@@ -162,14 +162,43 @@ def postgres_binaries() -> Path:
     return found[-1]
 
 
-class Postgres(Server):
-    """A fresh PostgreSQL cluster; the superuser is `postgres`, trusted on loopback."""
+def timescale_installed() -> bool:
+    """Whether the newest PostgreSQL server installed has the extension TimescaleDB."""
+    try:
+        version = postgres_binaries().parent.name
+    except RuntimeError:
+        return False
+    return Path(f"/usr/share/postgresql/{version}/extension/timescaledb.control").exists()
 
-    def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
+
+TIMESCALE_SETTINGS = (
+    "shared_preload_libraries=timescaledb",
+    "timescaledb.telemetry_level=off",
+    # No background jobs: a test runs those it means itself. Who wants them to run by themselves
+    # adds TIMESCALE_WORKERS.
+    "timescaledb.max_background_workers=0",
+)
+TIMESCALE_WORKERS = (
+    # Each database with the extension keeps one worker, its scheduler, and each running job one.
+    "timescaledb.max_background_workers=24",
+    "max_worker_processes=40",
+)
+
+
+class Postgres(Server):
+    """A fresh PostgreSQL cluster; the superuser is `postgres`, trusted on loopback.
+
+    With ``timescale`` the extension TimescaleDB is preloaded: it can be created in a database. Its
+    background jobs run only if ``settings`` has TIMESCALE_WORKERS.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Sequence[str] = (), *, timescale: bool = False
+    ) -> None:
         super().__init__(folder, user="postgres")
-        self.settings = settings
+        self.settings = (*(TIMESCALE_SETTINGS if timescale else ()), *settings)
         self.binaries = postgres_binaries()
-        subprocess.run(
+        made = subprocess.run(
             [
                 self.binaries / "initdb",
                 "--pgdata",
@@ -184,11 +213,14 @@ class Postgres(Server):
                 "C.UTF-8",
                 "--no-sync",
             ],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             user=self._user,
             cwd=self.folder,
         )
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stderr[-2000:]}")
 
     def command(self) -> Sequence[str]:
         options = [

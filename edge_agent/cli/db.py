@@ -13,13 +13,19 @@ import orjson
 
 from edge_agent import database
 from edge_agent.errors import ConfigError
-from edge_agent.settings import Settings
+from edge_agent.settings import PostgresSettings, Settings
+from edge_agent.sql_files import FLAVOURS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("action", choices=("init", "status"))
     parser.add_argument("--dsn", help="database to work on; default: postgres.dsn")
+    parser.add_argument(
+        "--flavour",
+        choices=("auto", *FLAVOURS),
+        help="schema with or without TimescaleDB; default: postgres.flavour",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -29,16 +35,17 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     dsn = options.dsn or (configured.get_secret_value() if configured else None)
     if dsn is None:
         raise ConfigError("no database given", hint="--dsn postgresql://owner@host/database")
-    if options.action == "init":
-        return _init(dsn, as_json=options.json)
-    return _status(dsn, as_json=options.json)
+    flavour = options.flavour or settings.postgres.flavour
+    command = _init if options.action == "init" else _status
+    return command(dsn, flavour, settings.postgres, as_json=options.json)
 
 
-def _init(dsn: str, *, as_json: bool) -> int:
-    report = asyncio.run(database.init(dsn))
+def _init(dsn: str, flavour: str, settings: PostgresSettings, *, as_json: bool) -> int:
+    report = asyncio.run(database.init(dsn, flavour=flavour, settings=settings))
     if as_json:
         print(orjson.dumps(report).decode())
         return 0
+    print(f"flavour    {report.flavour} ({report.reason})")
     for name in report.applied:
         print(f"applied    {name}")
     for name in report.unchanged:
@@ -46,8 +53,8 @@ def _init(dsn: str, *, as_json: bool) -> int:
     return 0
 
 
-def _status(dsn: str, *, as_json: bool) -> int:
-    state = asyncio.run(database.status(dsn))
+def _status(dsn: str, flavour: str, settings: PostgresSettings, *, as_json: bool) -> int:
+    state = asyncio.run(database.status(dsn, flavour=flavour, settings=settings))
     if as_json:
         fields = dataclasses.asdict(state) | {"problems": state.problems}
         print(orjson.dumps(fields).decode())
@@ -56,9 +63,12 @@ def _status(dsn: str, *, as_json: bool) -> int:
     for file in state.files:
         print(f"{file.state:10} {file.name}")
     if state.partitions is not None:
-        print(f"partitions: {state.partitions}, {state.oldest_day} to {state.newest_day}")
+        days = f", {state.oldest_day} to {state.newest_day}" if state.partitions else ""
+        print(f"partitions: {state.partitions}{days}")
         print(f"rows in plc_raw: about {state.rows_estimate:,}")
-        print(f"minutes that wait for their rollup: {state.dirty_minutes}")
+        if state.dirty_minutes is not None:
+            print(f"minutes that wait for their rollup: {state.dirty_minutes}")
+        print("settings: " + ", ".join(f"{key} {value}" for key, value in state.settings.items()))
     for problem in state.problems:
         print(f"problem: {problem}")
     return 1 if state.problems else 0

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     else:
         console = Console(highlight=False)
         console.print(status["verdict"], style="green" if status["well"] else "bold red")
+        for problem in status["problems"]:
+            console.print(f"problem: {problem}", style="red", markup=False)
         console.print(tables.stages(status, None))
         console.print(tables.devices(status))
     return 0 if status["well"] else 1

@@ -6,15 +6,11 @@ SET LOCAL ROLE plc_owner;
 -- the days that are refused.
 --
 -- The sink calls this before it writes to a day that it has not written to before, so a late row
--- never fails for want of a partition. Refused is what only a wrong clock can mean, by this
--- server's own clock: each day costs a table, and a clock that wanders must not make thousands.
--- 1,100 days back leave room to backfill three years; 7 days ahead cover a computer without a
--- battery-backed clock that wakes up in the past.
+-- never fails for want of a partition.
 CREATE OR REPLACE FUNCTION public.plc_make_partitions(days bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    today constant bigint := floor(extract(epoch FROM now()) / 86400);
     refused bigint[] := '{}';
     day bigint;
     first date;
@@ -24,7 +20,7 @@ BEGIN
     -- would answer from this session's cache.
     PERFORM pg_advisory_xact_lock(hashtextextended('plc_make_partitions', 0));
     FOREACH day IN ARRAY days LOOP
-        IF day NOT BETWEEN today - 1100 AND today + 7 THEN
+        IF public.plc_refuses_day(day) THEN
             refused := refused || day;
             CONTINUE;
         END IF;

@@ -20,13 +20,6 @@ CREATE OR REPLACE TRIGGER plc_mark_dirty
     AFTER INSERT ON public.plc_raw REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION public.plc_mark_dirty();
 
--- A mean that can't fail. PostgreSQL raises an error where a float overflows or underflows, and a
--- FLOAT64 read with the wrong byte order may well be 1e308 or 1e-310: one such value would stop
--- the rollup for ever. `total` is a sum of at most 1e7 values within +-1e300.
-CREATE OR REPLACE FUNCTION public.plc_mean(total double precision, samples numeric)
-RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN abs(total) < 1e-290 THEN 0 ELSE total / samples::double precision END;
-
 -- Recompute up to `minutes_max` touched minutes, newest first so that what is watched is fresh,
 -- and their hours. Returns how many touched minutes are left. A call that finds another one at
 -- work leaves everything to it.
@@ -118,8 +111,7 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION
-    public.plc_mark_dirty(), public.plc_mean(double precision, numeric),
-    public.plc_roll_minute(timestamptz, boolean), public.plc_roll_hour(timestamptz, boolean),
-    public.plc_rollup(integer)
+    public.plc_mark_dirty(), public.plc_roll_minute(timestamptz, boolean),
+    public.plc_roll_hour(timestamptz, boolean), public.plc_rollup(integer)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.plc_rollup(integer) TO ingest;

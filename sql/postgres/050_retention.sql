@@ -2,27 +2,28 @@
 
 SET LOCAL ROLE plc_owner;
 
+-- It once took the days from whoever called it.
+DROP FUNCTION IF EXISTS public.plc_retention(integer, integer);
+
 -- Drop at most 10 daily partitions and delete at most 50,000 one-minute rows that end before
--- `raw_days` and `minute_days` UTC days ago; call it again each minute. Writers wait at most the
--- lock_timeout below: where the lock is not to be had, the next call tries again.
+-- raw_days and minute_days of plc_settings, in UTC days; prune the outbox, where a remote has been
+-- set up. Call it again each minute. Writers wait at most the lock_timeout below: where the lock is
+-- not to be had, the next call tries again.
 CREATE OR REPLACE FUNCTION public.plc_retention(
-    raw_days integer, minute_days integer,
     OUT partitions_dropped integer, OUT minutes_deleted bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '100ms' SET timezone = 'UTC'
 AS $$
 DECLARE
+    settings public.plc_settings;
     raw_limit timestamptz;
     minute_limit timestamptz;
     expired text;
 BEGIN
-    IF raw_days < 1 OR minute_days < 1 THEN
-        RAISE EXCEPTION 'plc_retention: raw_days (%) and minute_days (%) must be at least 1',
-            raw_days, minute_days USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    raw_limit := date_trunc('day', now()) - raw_days * interval '1 day';
-    minute_limit := date_trunc('day', now()) - minute_days * interval '1 day';
+    SELECT * INTO STRICT settings FROM public.plc_settings;
+    raw_limit := date_trunc('day', now()) - settings.raw_days * interval '1 day';
+    minute_limit := date_trunc('day', now()) - settings.minute_days * interval '1 day';
     partitions_dropped := 0;
     BEGIN
         FOR expired IN
@@ -55,8 +56,11 @@ BEGIN
         UPDATE public.plc_horizon AS h
         SET minute_from = greatest(h.minute_from, minute_limit);
     END IF;
+    IF to_regprocedure('public.plc_outbox_upkeep()') IS NOT NULL THEN
+        EXECUTE 'SELECT public.plc_outbox_upkeep()';
+    END IF;
 END
 $$;
 
-REVOKE ALL ON FUNCTION public.plc_retention(integer, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.plc_retention(integer, integer) TO ingest;
+REVOKE ALL ON FUNCTION public.plc_retention() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.plc_retention() TO ingest;

@@ -12,10 +12,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
+import pytest
 
 from edge_agent import database
 from edge_agent.model import Batch, Series
-from tests.servers import Postgres
+from tests.servers import Postgres, timescale_installed
+
+WITHOUT_TIMESCALE = pytest.mark.skipif(
+    not timescale_installed(),
+    reason="TimescaleDB is not installed: the timescale flavour is not tested",
+)
+"""Together with the marker `timescale`."""
+FLAVOURS = [
+    pytest.param("postgres"),
+    pytest.param("timescale", marks=[pytest.mark.timescale, WITHOUT_TIMESCALE]),
+]
+"""For `params=` or `parametrize`: what is promised for both flavours is tested on both."""
 
 SERIES = {
     1: Series("A1", "L1", "PUMP01", "PRESS", "bar"),
@@ -27,11 +39,18 @@ SERIES = {
 class Cluster:
     """A running cluster: `agent` is in ingest, `reader` in viewer, `stranger` in nothing.
 
-    `guarded` needs the password "s3cret/word"; everybody else is trusted.
+    `guarded` needs the password "s3cret/word"; everybody else is trusted. A fresh database has the
+    schema of this flavour; with *timescale* the background jobs run only if ``settings`` has
+    TIMESCALE_WORKERS.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.server = Postgres(folder, settings=["fsync=off"])
+    def __init__(
+        self, folder: Path, flavour: str = "postgres", settings: Sequence[str] = ()
+    ) -> None:
+        self.flavour = flavour
+        self.server = Postgres(
+            folder, settings=["fsync=off", *settings], timescale=flavour == "timescale"
+        )
         hba = folder / "data" / "pg_hba.conf"
         hba.write_text("host all guarded 127.0.0.1/32 scram-sha-256\n" + hba.read_text())
         self.server.start()
@@ -41,12 +60,19 @@ class Cluster:
     async def _prepare(self) -> None:
         async with self.connected(self.server.dsn()) as connection:
             await connection.execute("CREATE DATABASE template_plc ENCODING 'UTF8'")
-        await database.init(self.server.dsn(database="template_plc"))
+        await database.init(self.server.dsn(database="template_plc"), flavour=self.flavour)
         async with self.connected(self.server.dsn()) as connection:
             await connection.execute(
                 "CREATE ROLE agent LOGIN IN ROLE ingest; CREATE ROLE reader LOGIN IN ROLE viewer;"
                 "CREATE ROLE stranger LOGIN;"
                 "CREATE ROLE guarded LOGIN PASSWORD 's3cret/word' IN ROLE ingest"
+            )
+            # A database that somebody is connected to can't be copied, TimescaleDB's workers
+            # included.
+            await connection.execute("ALTER DATABASE template_plc ALLOW_CONNECTIONS false")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = 'template_plc'"
             )
 
     async def fresh(self) -> str:
@@ -54,9 +80,19 @@ class Cluster:
         name = f"plc_{next(self._numbers)}"
         async with self.connected(self.server.dsn()) as connection:
             await connection.execute(f"CREATE DATABASE {name} TEMPLATE template_plc")
-            # A database's own grants are not copied with it.
+            # A database's own grants and settings are not copied with it.
             await connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
             await connection.execute(f"GRANT TEMPORARY ON DATABASE {name} TO ingest")
+            if self.flavour == "timescale":
+                await connection.execute(
+                    f"ALTER DATABASE {name}"
+                    " SET timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+                )
+        if self.flavour == "timescale":
+            async with self.connected(self.server.dsn(database=name)) as connection:
+                # The template's own jobs were cut off, which counts as a crash.
+                await connection.execute("DELETE FROM _timescaledb_internal.bgw_job_stat")
+                await connection.fetch("SELECT _timescaledb_functions.start_background_workers()")
         return name
 
     @staticmethod

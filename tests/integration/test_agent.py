@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import random
 from typing import Any
@@ -25,14 +25,16 @@ from edge_agent import agent as agent_module
 from edge_agent.agent import Agent
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.exposition import METRICS
+from edge_agent.health import HealthCheck
 from edge_agent.journal import Policy
 from edge_agent.model import Tag, ValueType
 from edge_agent.pipeline import delivery
+from edge_agent.pipeline import upkeep as upkeep_module
 from edge_agent.protocols.simulated import UNREADABLE_FROM, signal
 from edge_agent.settings import load_settings
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
-from edge_agent.status import AgentStatus
+from edge_agent.status import HEALTH_FRESH_S, AgentStatus
 from tests.servers import free_port
 
 WAIT_S = 15.0
@@ -335,7 +337,7 @@ async def test_a_chore_that_fails_is_said_once_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A sink's upkeep is no reason to restart anything."""
-    caplog.set_level(logging.DEBUG, agent_module.__name__)
+    caplog.set_level(logging.DEBUG, upkeep_module.__name__)
     calls = 0
 
     async def upkeep() -> None:
@@ -350,6 +352,50 @@ async def test_a_chore_that_fails_is_said_once_and_tried_again(
         assert rig.agent.restarts == 0
     told = [record.levelno for record in caplog.records if "upkeep" in record.message]
     assert told == [logging.WARNING, logging.DEBUG, logging.DEBUG, logging.INFO]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A report of upkeep that brings what the database says of itself."""
+
+    health: tuple[HealthCheck, ...]
+
+
+async def test_what_the_database_says_reaches_every_reader(tmp_path: Path) -> None:
+    """Status, verdict and metrics tell of a problem, and take nothing old for new."""
+    lost = HealthCheck("slot_wal_bytes", "plc_edge", 5e9, "slot plc_edge is lost")
+    answers: list[Examination | TransientError] = [Examination((lost,))]
+
+    async def upkeep() -> Examination:
+        answer = answers[0]
+        if isinstance(answer, TransientError):
+            raise answer
+        return answer
+
+    destination = Destination(MemorySink(), upkeep=upkeep, upkeep_interval_s=0.01)
+    async with running(tmp_path, [make_tag("PRESS")], [destination]) as rig:
+        status = await rig.until(lambda s: all_delivered(s) and s["problems"] != [])
+        assert status["problems"] == ["memory: slot plc_edge is lost"]
+        assert (await rig.get("/readyz"))[0] == 200, "data flows, whatever the database says"
+        _, seen = await rig.get("/status")
+        assert (seen["well"], seen["verdict"]) == (
+            False,
+            "Data flows, but memory: slot plc_edge is lost",
+        )
+        assert seen["upkeep"][0]["checks"] == [asdict(lost)]
+        figure = 'edge_agent_database_check{check="slot_wal_bytes",object="plc_edge"} 5e+09'
+        assert figure in (await rig.get("/metrics"))[1]
+        answers[0] = TransientError("no route to host")
+        await rig.until(lambda s: s["upkeep"][0]["error"] is not None)
+        rig.agent.chores[0]._monotonic = lambda: time.monotonic() + HEALTH_FRESH_S
+        status = await rig.agent.status()
+        assert status["upkeep"][0]["checks"] == []
+        assert status["problems"][0].startswith("memory: no upkeep for ")
+        assert figure not in (await rig.get("/metrics"))[1]
+        assert 'edge_agent_upkeep_up{sink="memory"} 0.0' in (await rig.get("/metrics"))[1]
+        rig.agent.chores[0]._monotonic = time.monotonic
+        answers[0] = Examination((replace(lost, problem=None),))
+        await rig.until(lambda s: s["well"] and s["verdict"].startswith("All well"))
 
 
 @pytest.mark.parametrize("address", ["taken", "a..b:80", "nosuch.invalid:80"])

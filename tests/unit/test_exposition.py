@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
 from edge_agent.exposition import METRICS, exposition
+from edge_agent.health import HealthCheck
 from edge_agent.pipeline.poller import Quality
 from edge_agent.protocols.base import Reply
 from edge_agent.settings import load_settings
@@ -54,6 +55,12 @@ async def scraped(tmp_path: Path) -> dict[str, Metric]:
             poller.counters.late.observe(late_s)
         agent.runners[0].counters.failures["open"] = 3
         agent.restarts = 2
+        agent.chores[0].health = (
+            HealthCheck("slot_active", 'plc_"a"', 1.0, None),
+            HealthCheck("slot_active", "plc_b", 0.0, "no subscriber"),
+            HealthCheck("rollup_lag_seconds", "plc_1m", 12.5, None),
+        )
+        agent.chores[0]._examined_at = agent._monotonic()
         await agent.journal.flush()
         other.connected = True
         return families(exposition(agent, await agent.status()))
@@ -88,6 +95,19 @@ def test_values_are_those_of_the_agent(scraped: dict[str, Metric]) -> None:
     assert value(scraped["edge_agent_task_restarts"]) == 2
     qualities = {q: value(scraped["edge_agent_tags"], quality=q.value) for q in Quality}
     assert qualities == {Quality.GOOD: 1, Quality.BAD: 1, Quality.STALE: 1}
+
+
+def test_what_the_database_says(scraped: dict[str, Metric]) -> None:
+    """Every figure by check and object; problems counted per check, those without at 0."""
+    checks = scraped["edge_agent_database_check"]
+    assert value(checks, check="slot_active", object='plc_"a"') == 1
+    assert value(checks, check="slot_active", object="plc_b") == 0
+    assert value(checks, check="rollup_lag_seconds", object="plc_1m") == 12.5
+    problems = scraped["edge_agent_database_problems"]
+    assert value(problems, check="slot_active") == 1
+    assert value(problems, check="rollup_lag_seconds") == 0
+    assert 0 <= value(scraped["edge_agent_database_age_seconds"], sink="store") < 5
+    assert value(scraped["edge_agent_upkeep_up"], sink="store") == 1
 
 
 def test_labels_may_hold_anything(scraped: dict[str, Metric]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.postgres import Dsn, translated_errors
-from edge_agent.sql_files import folder, queries, schema_files
+from edge_agent.sql_files import FLAVOURS, folder, queries, schema_files
 
 SECRET = "s3cr3t-w0rd"
 
@@ -72,18 +72,18 @@ def test_other_errors_pass() -> None:
 
 
 def test_every_named_query_is_used_and_every_used_one_is_named() -> None:
-    """queries.sql and the package agree."""
-    package = folder().parent / "edge_agent"
-    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
-    used = set(
-        re.findall(r'queries\(\)\["(\w+)"\]|_in_transaction\(\s*connection, "(\w+)"', source)
-    )
-    assert {name or other for name, other in used} == set(queries())
+    """queries.sql and those who use it agree."""
+    packages = [folder().parent / name for name in ("edge_agent", "remote", "bench")]
+    source = "\n".join(path.read_text() for each in packages for path in each.rglob("*.py"))
+    asked_for = set(re.findall(r'queries\(\)\["(\w+)"\]', source))
+    assert asked_for <= set(queries())
+    assert set(queries()) <= set(re.findall(r'"(\w+)"', source)), "nobody asks for these"
 
 
-def test_schema_files_come_in_the_order_of_their_numbers() -> None:
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_schema_files_come_in_the_order_of_their_numbers(flavour: str) -> None:
     """Common files and the flavour's are one sequence."""
-    names = [file.name.rpartition("/")[2] for file in schema_files("postgres")]
+    names = [file.name.rpartition("/")[2] for file in schema_files(flavour)]
     assert names == sorted(names)
     assert len({name[:3] for name in names}) == len(names)
     assert names[0] == "010_roles.sql"

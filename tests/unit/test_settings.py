@@ -303,12 +303,24 @@ EDGE_AGENT__STORE__MINUTE_DAYS: found "9O"; allowed: a whole number from 1 to 36
         ("[agent]\nshutdown_timeout_s = nan", "found NaN; allowed: a number from 1 to 600"),
         ("[agent]\ndata_dir = ''", 'found ""; allowed: a path'),
         ("[postgres]\ndsn = 'host=db'", "allowed: postgresql://"),
+        ("[remote]\nremote_dsn = 'postgresql://a:5432,b:99999/plc'", "allowed: postgresql://"),
+        (
+            "[postgres]\nraw_days = 3",
+            "[postgres]: refresh_minute_days (7) must not be more than raw_days (3)",
+        ),
         ("[dashboard]\nsource = 1979-05-27", 'found "1979-05-27"; allowed: "store", "edge"'),
     ],
 )
 def test_a_problem_is_told_where_it_is(tmp_path: Path, toml: str, problem: str) -> None:
     """Syntax errors with line and column, odd spellings of a section, each kind of wrong value."""
     assert any(problem in line for line in problems_of(tmp_path, toml))
+
+
+def test_a_dsn_may_name_several_hosts(tmp_path: Path) -> None:
+    """A cluster's nodes, each with its own port; one of them is the primary."""
+    dsn = "postgresql://u:p@[::1]:5432,b:5433,c/plc?target_session_attrs=primary"
+    settings = load(tmp_path, f'[remote]\nremote_dsn = "{dsn}"')
+    assert settings.remote.remote_dsn == SecretStr(dsn)
 
 
 def test_tls_files_need_a_tls_address(tmp_path: Path) -> None:

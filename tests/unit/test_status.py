@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
+from edge_agent.errors import TransientError
+from edge_agent.health import HealthCheck
+from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.status import (
+    HEALTH_FRESH_S,
     LAG_WARNING_S,
+    UPKEEP_WARNING_S,
     ConnectionStatus,
     JournalStatus,
     SinkStatus,
+    problems_of,
+    upkeep_status,
     verdict,
 )
 
@@ -35,7 +43,7 @@ def make_journal(**fields: Any) -> JournalStatus:
 def make_sink(name: str = "mqtt", **fields: Any) -> SinkStatus:
     """A sink that is well."""
     well = {"name": name, "error": None, "error_since_ms": None, "pending": 0, "lag_s": 0.0}
-    return cast("SinkStatus", well | fields)
+    return cast("SinkStatus", well | {"quarantined": 0, "refused": 0} | fields)
 
 
 def failing(name: str = "mqtt", **fields: Any) -> SinkStatus:
@@ -169,6 +177,40 @@ CASES = {
         True,
         "All well: 5 tags on 1 connection flow to mqtt",
     ),
+    "samples in quarantine from an earlier run": (
+        [make_connection()],
+        make_journal(),
+        [make_sink(quarantined=7), make_sink("store")],
+        True,
+        "5 tags on 1 connection flow to mqtt, store; 7 samples of earlier in quarantine",
+    ),
+    "bad tags and a sample in quarantine": (
+        [make_connection(tags_good=3)],
+        make_journal(),
+        [make_sink(quarantined=1)],
+        True,
+        (
+            "3 of 5 tags on 1 connection flow to mqtt; 2 are bad or not read yet;"
+            " 1 sample of earlier in quarantine"
+        ),
+    ),
+    "samples that are refused": (
+        [make_connection()],
+        make_journal(),
+        [make_sink(quarantined=9, refused=2)],
+        False,
+        (
+            "Data flows, but mqtt has refused 2 samples since the agent started:"
+            " `edge-agent journal export quarantine` shows them"
+        ),
+    ),
+    "refused samples and a PLC that is down": (
+        [make_connection(), down("tcp://b")],
+        make_journal(),
+        [make_sink(quarantined=9, refused=2)],
+        False,
+        "Data stops at tcp://b: connection refused",
+    ),
     "a map without tags": (
         [],
         make_journal(),
@@ -183,4 +225,90 @@ CASES = {
 def test_the_verdict_names_every_place_where_data_stops(case: str) -> None:
     """In the order in which data flows, with the reason; well only while it flows everywhere."""
     connections, journal, sinks, well, text = CASES[case]
-    assert verdict(connections, journal, sinks, NOW_MS) == (well, text)
+    problems = list(problems_of(sinks, []))
+    assert verdict(connections, journal, sinks, problems, NOW_MS) == (well, text)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an upkeep returns that looks at its database."""
+
+    health: tuple[HealthCheck, ...]
+
+
+class Chore:
+    """A database whose upkeep is called by hand, under a clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.runner = UpkeepRunner(
+            "postgres", self._upkeep, interval_s=60.0, monotonic=lambda: self.now_s
+        )
+        self._outcome: object = None
+
+    async def _upkeep(self) -> object:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    async def round(self, outcome: object) -> list[str]:
+        """One round that ends like this; the problems it leaves."""
+        self._outcome = outcome
+        await self.runner.round()
+        return self.problems()
+
+    def problems(self) -> list[str]:
+        """What is wrong now."""
+        return list(problems_of([], [upkeep_status(self.runner)]))
+
+
+WELL = HealthCheck("slot_active", "plc_edge", 1.0, None)
+LOST = HealthCheck(
+    "slot_wal_bytes", "plc_edge", 5e9, "slot plc_edge is lost: run `edge-remote resync`"
+)
+BEHIND = HealthCheck("rollup_lag_seconds", "plc_1m", 900.0, "plc_1m is 15 minutes behind")
+
+
+async def test_the_verdict_is_not_all_well_when_the_database_has_a_problem() -> None:
+    """The first problem is told with the name of the destination, the others are counted."""
+    chore = Chore()
+    assert await chore.round(Report((WELL,))) == []
+    problems = await chore.round(Report((WELL, LOST, BEHIND)))
+    assert problems == [f"postgres: {LOST.problem}", f"postgres: {BEHIND.problem}"]
+    connections, journal, sinks = [make_connection()], make_journal(), [make_sink("postgres")]
+    assert verdict(connections, journal, sinks, problems, NOW_MS) == (
+        False,
+        f"Data flows, but postgres: {LOST.problem} (and 1 more problem)",
+    )
+    assert await chore.round(Report((WELL,))) == []
+
+
+async def test_what_the_database_said_long_ago_is_not_shown() -> None:
+    """While it is out of reach its last words grow old, and then they are gone, problems too."""
+    chore = Chore()
+    assert upkeep_status(chore.runner)["health_age_s"] is None, "nothing was said yet"
+    await chore.round(Report((LOST,)))
+    chore.now_s += HEALTH_FRESH_S
+    await chore.round(TransientError("no route to host"))
+    aged = upkeep_status(chore.runner)
+    assert (aged["health_age_s"], len(aged["checks"])) == (HEALTH_FRESH_S, 1)
+    chore.now_s += 1
+    stale = upkeep_status(chore.runner)
+    assert (stale["health_age_s"], stale["checks"]) == (None, [])
+    assert chore.problems() == []
+    await chore.round(Report((LOST,)))
+    assert upkeep_status(chore.runner)["health_age_s"] == 0
+
+
+async def test_upkeep_that_fails_for_long_is_a_problem() -> None:
+    """With since when and its hint; one failed round is none, and success ends it."""
+    chore = Chore()
+    refused = TransientError("permission denied", hint="run `edge-agent db init`")
+    assert await chore.round(refused) == []
+    chore.now_s += UPKEEP_WARNING_S + 1
+    assert await chore.round(refused) == [
+        "postgres: no upkeep for 181 s: permission denied; run `edge-agent db init`"
+    ]
+    assert await chore.round(None) == []
+    assert upkeep_status(chore.runner)["failing_s"] == 0
+    assert await chore.round(TimeoutError()) == [], "a new failure begins anew"
