@@ -1,4 +1,4 @@
-"""The unit file, judged by systemd's own tools."""
+"""The unit files, judged by systemd's own tools."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from edge_agent.settings import load_settings
+from remote import cli
 
-UNIT = Path(__file__).parents[2] / "systemd/edge-agent.service"
+FOLDER = Path(__file__).parents[2] / "systemd"
+UNIT = FOLDER / "edge-agent.service"
+REMOTE = FOLDER / "edge-remote.service"
+RECONCILE = FOLDER / "edge-remote-reconcile.service"
+TIMER = FOLDER / "edge-remote-reconcile.timer"
+SERVICES = pytest.mark.parametrize(
+    "unit", [UNIT, REMOTE, RECONCILE], ids=lambda unit: str(unit.name)
+)
 EXPOSURE_MAX = 20
 """Tenths of systemd's exposure level; 2.0 is well inside its "OK"."""
 
@@ -35,51 +43,82 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def verify(folder: Path, text: str) -> str:
-    """What systemd has to say about a unit; it returns 0 whatever it says."""
-    # The agent isn't installed here, and systemd checks that its file is there.
-    installed = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text)
-    assert installed != text
-    path = folder / "edge-agent.service"
-    path.write_text(installed)
-    result = analyze("verify", "--man=no", str(path))
+def verify(folder: Path, unit: Path, text: str | None = None) -> str:
+    """What systemd has to say about a unit beside the others; it returns 0 whatever it says."""
+    for file in (UNIT, REMOTE, RECONCILE, TIMER):
+        content = text if text is not None and file == unit else file.read_text()
+        # The programs aren't installed here, and systemd checks that their files are there.
+        installed = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", content)
+        assert (installed != content) == (file.suffix == ".service")
+        (folder / file.name).write_text(installed)
+    result = analyze("verify", "--man=no", str(folder / unit.name))
     return result.stdout + result.stderr
 
 
-def value_of(key: str) -> str:
-    (value,) = re.findall(rf"(?m)^{key}=(.*)$", UNIT.read_text())
+def value_of(key: str, unit: Path = UNIT) -> str:
+    (value,) = re.findall(rf"(?m)^{key}=(.*)$", unit.read_text())
     return str(value)
 
 
-def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [UNIT, REMOTE, RECONCILE, TIMER], ids=lambda unit: str(unit.name))
+def test_systemd_finds_nothing_wrong(tmp_path: Path, unit: Path) -> None:
     """No unknown key, no bad value, no warning."""
-    assert verify(tmp_path, UNIT.read_text()) == ""
+    assert verify(tmp_path, unit) == ""
 
 
-def test_systemd_would_say_what_is_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("unit", "right", "wrong"),
+    [
+        (UNIT, "WatchdogSec", "WatchdogSecs"),
+        (REMOTE, "MemoryHigh", "MemoryHeigh"),
+        (RECONCILE, "IOSchedulingClass", "IOSchedulingKlass"),
+        (TIMER, "OnCalendar", "OnCalender"),
+    ],
+)
+def test_systemd_would_say_what_is_wrong(
+    tmp_path: Path, unit: Path, right: str, wrong: str
+) -> None:
     """The silence above means something: one letter too many is reported."""
-    assert "WatchdogSecs" in verify(
-        tmp_path, UNIT.read_text().replace("WatchdogSec=", "WatchdogSecs=")
-    )
+    assert wrong in verify(tmp_path, unit, unit.read_text().replace(f"{right}=", f"{wrong}="))
 
 
-def test_what_the_comments_advise_is_valid_too(tmp_path: Path) -> None:
-    """Credentials and serial lines, put in force."""
-    text = re.sub(r"(?m)^#(?=LoadCredential=)", "", UNIT.read_text())
-    assert text.count("\nLoadCredential=") == 3
+@pytest.mark.parametrize(("unit", "credentials"), [(UNIT, 3), (REMOTE, 2), (RECONCILE, 2)])
+def test_credentials_put_in_force_are_valid(tmp_path: Path, unit: Path, credentials: int) -> None:
+    """What the comments advise for secrets."""
+    text = re.sub(r"(?m)^#(?=LoadCredential=)", "", unit.read_text())
+    assert text.count("\nLoadCredential=") == credentials
+    assert verify(tmp_path, unit, text) == ""
+
+
+def test_serial_lines_put_in_force_are_valid(tmp_path: Path) -> None:
+    """What the comments advise for serial lines."""
+    text = UNIT.read_text()
     for line, instead in SERIAL.items():
         assert f"\n{line}\n" in text
         text = text.replace(f"\n{line}\n", f"\n{instead}\n")
-    assert verify(tmp_path, text) == ""
+    assert verify(tmp_path, UNIT, text) == ""
 
 
-@pytest.mark.parametrize("serial", [False, True])
-def test_the_sandbox_is_tight(tmp_path: Path, serial: bool) -> None:
+def test_the_advised_drop_in_is_valid(tmp_path: Path) -> None:
+    """Fewer hours for reconcile, as its file says."""
+    (tmp_path / f"{RECONCILE.name}.d").mkdir()
+    lines = re.findall(r"(?m)^#   (.+)$", RECONCILE.read_text())
+    assert lines[0] == "[Service]"
+    text = "\n".join(lines)
+    text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text)
+    (tmp_path / f"{RECONCILE.name}.d" / "hours.conf").write_text(text)
+    assert verify(tmp_path, RECONCILE) == ""
+
+
+@pytest.mark.parametrize(
+    ("unit", "serial"), [(UNIT, False), (UNIT, True), (REMOTE, False), (RECONCILE, False)]
+)
+def test_the_sandbox_is_tight(tmp_path: Path, unit: Path, serial: bool) -> None:
     """Exposure at most 2.0, with serial lines as well."""
-    text = UNIT.read_text()
+    text = unit.read_text()
     for line, instead in SERIAL.items() if serial else ():
         text = text.replace(f"\n{line}\n", f"\n{instead}\n")
-    path = tmp_path / UNIT.name
+    path = tmp_path / unit.name
     path.write_text(text)
     result = analyze("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", str(path))
     assert result.returncode == 0, result.stdout
@@ -87,11 +126,41 @@ def test_the_sandbox_is_tight(tmp_path: Path, serial: bool) -> None:
     assert result.stderr == ""
 
 
-def test_the_network_and_the_data_stay_usable() -> None:
-    """PLCs over IPv4 and IPv6, systemd's socket, a folder for the data."""
-    assert set(value_of("RestrictAddressFamilies").split()) >= {"AF_INET", "AF_INET6", "AF_UNIX"}
+@SERVICES
+def test_the_network_stays_usable(unit: Path) -> None:
+    """PLCs and databases over IPv4 and IPv6, local sockets."""
+    families = set(value_of("RestrictAddressFamilies", unit).split())
+    assert families >= {"AF_INET", "AF_INET6", "AF_UNIX"}
+    assert "PrivateNetwork=yes" not in unit.read_text()
+
+
+def test_the_data_has_a_folder() -> None:
+    """Journal and store survive a restart."""
     assert value_of("StateDirectory") == "edge-agent"
-    assert "PrivateNetwork=yes" not in UNIT.read_text()
+
+
+@pytest.mark.parametrize("unit", [REMOTE, RECONCILE], ids=lambda unit: str(unit.name))
+def test_edge_remote_understands_what_its_units_say(unit: Path) -> None:
+    """The line that systemd runs is one that the program takes."""
+    program, *words = value_of("ExecStart", unit).split()
+    assert program.endswith("/edge-remote")
+    options = cli.parser(words).parse_args(words)
+    assert str(options.config) == "/etc/edge-agent/edge-agent.toml"
+
+
+@SERVICES
+def test_a_wrong_setting_is_not_tried_again(unit: Path) -> None:
+    """Exit code 2 ends the attempts of what would be restarted."""
+    text = unit.read_text()
+    assert ("Restart=always" in text) == ("RestartPreventExitStatus=2" in text)
+
+
+def test_a_reconcile_ends_before_the_next_is_due() -> None:
+    """A run that hangs is ended within the hour, and the timer makes up for what was missed."""
+    assert value_of("OnCalendar", TIMER) == "hourly"
+    assert value_of("Persistent", TIMER) == "true"
+    (minutes,) = re.findall(r"^(\d+)min$", value_of("TimeoutStartSec", RECONCILE))
+    assert int(minutes) < 60
 
 
 def test_shutdown_may_take_as_long_as_the_settings_say() -> None:

@@ -15,11 +15,14 @@ from edge_agent.exposition import METRICS
 from edge_agent.pipeline.poller import Quality
 
 command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
+remote_line = import_module("remote.cli")
+remote_metrics = import_module("remote.exposition").METRICS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EVERYTHING = "\n".join(page.read_text() for page in PAGES)
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+REMOTE = (ROOT / "docs/remote.md").read_text()
 
 
 def options(parser: argparse.ArgumentParser, prefix: str) -> Iterator[tuple[str, str]]:
@@ -49,10 +52,29 @@ def test_every_command_and_option_is_documented(command: str, word: str) -> None
     assert word in EVERYTHING, f"{command}: {word} stands in no page"
 
 
+@pytest.mark.parametrize("command", sorted(remote_line.COMMANDS))
+def test_every_command_and_option_of_edge_remote_is_documented(command: str) -> None:
+    """Each has a heading in remote.md and is explained below it, common options before them."""
+    _, *parts = re.split(r"(?m)^### edge-remote (\w+)", REMOTE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert command in sections
+    before = REMOTE.partition("## Commands")[2].partition("### ")[0]
+    words = {word for _, word in options(remote_line.parser([command]), "edge-remote")}
+    wanted = {word for word in words if word.startswith("--")}
+    assert wanted
+    assert not [word for word in wanted if word not in before + sections[command]]
+
+
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_every_metric_is_documented(metric: str) -> None:
     """Its name stands in operations.md."""
     assert metric in OPERATIONS
+
+
+@pytest.mark.parametrize("metric", sorted(remote_metrics))
+def test_every_metric_of_edge_remote_is_documented(metric: str) -> None:
+    """Its name stands in remote.md."""
+    assert f"`{metric}`" in REMOTE or f"`{metric}_total`" in REMOTE
 
 
 @pytest.mark.parametrize("route", ["/healthz", "/readyz", "/status", "/metrics"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edge_agent"
+REMOTE = ROOT / "remote"
 
 # From the top downwards: a module may import its own layer's package mates and what is below.
 # Names that share a line are siblings and do not import each other.
@@ -26,12 +27,40 @@ LAYERS = (
     ("journal", "protocols", "sinks"),
     ("store", "database"),
     ("postgres",),
-    ("codec",),
+    ("codec", "flavours", "health"),
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify"),
     ("address_map", "settings"),
     ("settings_sources", "model"),
     ("errors",),
 )
+REMOTE_LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("setup", "teardown", "status", "serve", "resync"),
+    ("backfill", "gap"),
+    ("reconcile", "exposition"),
+    ("comparison", "state"),
+    ("history", "checks"),
+    ("copying", "subscription", "sums"),
+    ("steps", "login", "progress", "portions"),
+    ("ends", "hours"),
+    ("waiting",),
+)
+"""The same for `edge-remote`; the commands stand above what they share."""
+FOR_REMOTE = {
+    "__version__",
+    "address_map",
+    "database",
+    "errors",
+    "health",
+    "logs",
+    "model",
+    "notify",
+    "postgres",
+    "settings",
+    "sql_files",
+}
+"""What `remote` may use of `edge_agent`."""
 ALLOWED = {
     ("http_server", "agent"): "the server shows the agent; imported for its type only",
     ("exposition", "agent"): "likewise",
@@ -46,10 +75,10 @@ HEAVY = {
 }
 
 
-def modules() -> Iterator[tuple[str, str, ast.Module]]:
+def modules(package: Path = PACKAGE) -> Iterator[tuple[str, str, ast.Module]]:
     """Path within the package, top-level name, and syntax tree of every module."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        inside = path.relative_to(PACKAGE)
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
         yield str(inside), inside.parts[0].removesuffix(".py"), ast.parse(path.read_text())
 
 
@@ -59,8 +88,8 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "edge_agent":
-                yield from (f"edge_agent.{alias.name}" for alias in node.names)
+            if node.module in ("edge_agent", "remote"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
 
@@ -74,9 +103,9 @@ def users_of(library: str) -> set[str]:
     }
 
 
-def rank(name: str) -> int:
+def rank(name: str, layers: Sequence[Sequence[str]] = LAYERS) -> int:
     """A name's layer, counted from the top."""
-    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+    return next(number for number, layer in enumerate(layers) if name in layer)
 
 
 def test_every_module_has_a_layer() -> None:
@@ -100,6 +129,32 @@ def test_imports_point_downwards() -> None:
     assert not wrong
 
 
+def test_remote_has_layers_too() -> None:
+    """Every module of `edge-remote` has its place, and imports what is below it."""
+    assert {name for _, name, _ in modules(REMOTE)} - {"__init__"} == {
+        name for layer in REMOTE_LAYERS for name in layer
+    }
+    wrong = [
+        f"{path} imports {imported}"
+        for path, name, tree in modules(REMOTE)
+        for imported in imports_of(tree)
+        if imported.startswith("remote.")
+        and rank(imported.split(".")[1], REMOTE_LAYERS) <= rank(name, REMOTE_LAYERS)
+    ]
+    assert not wrong
+
+
+def test_remote_uses_little_of_the_agent() -> None:
+    """Nothing of the pipeline: no driver, no sink, no journal."""
+    used = {
+        imported.split(".")[1]
+        for _, _, tree in modules(REMOTE)
+        for imported in imports_of(tree)
+        if imported.startswith("edge_agent.")
+    }
+    assert used <= FOR_REMOTE
+
+
 @pytest.mark.parametrize("outside", ["dashboard", "remote", "tests", "bench"])
 def test_the_agent_imports_nobody_outside(outside: str) -> None:
     """The package stands alone."""
@@ -116,11 +171,21 @@ def test_heavy_libraries_have_a_border(library: str) -> None:
     assert users_of(library) <= HEAVY[library]
 
 
+def test_the_remote_command_line_starts_without_heavy_libraries() -> None:
+    """`edge-remote --help` loads neither a database driver nor an HTTP server."""
+    assert not loaded_by("remote.cli") & {"asyncpg", "aiohttp", "rich", "prometheus_client"}
+
+
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     """`edge-agent --help` and `edge-agent status` load no driver and no sink."""
-    program = "import sys, edge_agent.cli.main; print(*sorted(sys.modules))"
-    output = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
-    loaded = {name.split(".")[0] for name in output.split()}
+    loaded = loaded_by("edge_agent.cli.main")
     assert not loaded & {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp"}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Everything, by top-level name, that is in memory once a module is imported."""
+    program = f"import sys, {module}; print(*sorted(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+    return {name.split(".")[0] for name in output.split()}
