@@ -217,8 +217,6 @@ async def refresh(remote: End, touched: Sequence[Span]) -> None:
     """Bring plc_1m and plc_1h up to date where rows have changed: whole hours, a day at a time."""
     if not touched:
         return
-    with remote.errors("summarize the index by time"):
-        await remote.connection.fetchval(queries()["repair_summarize"], timeout=INSERT_TIMEOUT_S)
     whole = [Span(floor(span.first, HOUR), ceiling(span.last, HOUR)) for span in touched]
     for stretch in joined(whole):
         for piece in split(stretch, DAY):

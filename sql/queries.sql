@@ -127,16 +127,6 @@ INSERT INTO public.plc_raw (ts, site, line, device, tag, value, unit)
 SELECT ts, site, line, device, tag, value, unit FROM pg_temp.plc_repair
 ON CONFLICT DO NOTHING
 
--- name: repair_summarize
--- Pages written just now are in no summary of the index by time yet, so that each look at a minute
--- would read them all: a refresh of a day that was just copied took 35 s instead of 2.
-SELECT count(brin_summarize_new_values(indexrelid))
-FROM pg_catalog.pg_inherits
-JOIN pg_catalog.pg_index ON indrelid = inhrelid
-JOIN pg_catalog.pg_class AS index ON index.oid = indexrelid
-JOIN pg_catalog.pg_am AS method ON method.oid = index.relam
-WHERE inhparent = 'public.plc_raw'::regclass AND method.amname = 'brin'
-
 -- name: repair_refresh
 CALL public.plc_refresh($1, $2)
 

@@ -20,6 +20,32 @@ CREATE OR REPLACE TRIGGER plc_mark_dirty
     AFTER INSERT ON public.plc_raw REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION public.plc_mark_dirty();
 
+-- Let the index by time know the pages of these minutes' days. Rows that came in bulk lie in pages
+-- that it has not summarized yet, and each look at a minute reads all of those: rolling up a day
+-- of 520,000 rows took 35 s instead of 2. Where vacuum is at the table, it is doing the same.
+CREATE OR REPLACE FUNCTION public.plc_summarize(first timestamptz, last timestamptz) RETURNS void
+LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s'
+AS $$
+DECLARE
+    by_time regclass;
+BEGIN
+    FOR by_time IN
+        SELECT indexrelid FROM pg_catalog.pg_inherits
+        JOIN pg_catalog.pg_class AS part ON part.oid = inhrelid
+        JOIN pg_catalog.pg_index ON indrelid = inhrelid
+        JOIN pg_catalog.pg_class AS index ON index.oid = indexrelid
+        JOIN pg_catalog.pg_am ON pg_am.oid = index.relam AND amname = 'brin'
+        WHERE inhparent = 'public.plc_raw'::regclass
+            AND right(part.relname, 8) BETWEEN to_char(first, 'YYYYMMDD')
+                AND to_char(last, 'YYYYMMDD')
+    LOOP
+        PERFORM pg_catalog.brin_summarize_new_values(by_time);
+    END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
+END
+$$;
+
 -- Recompute up to `minutes_max` touched minutes, newest first so that what is watched is fresh,
 -- and their hours. Returns how many touched minutes are left. A call that finds another one at
 -- work leaves everything to it.
@@ -47,6 +73,10 @@ BEGIN
             ) RETURNING minute
         )
         SELECT coalesce(array_agg(DISTINCT minute), '{}') INTO minutes FROM taken;
+        -- More than the minute that runs and the one before: rows came late, and in bulk.
+        IF cardinality(minutes) > 2 THEN
+            PERFORM public.plc_summarize(min(minute), max(minute)) FROM unnest(minutes) AS minute;
+        END IF;
         FOREACH start IN ARRAY minutes LOOP
             PERFORM public.plc_roll_minute(start, start < horizon.raw_from);
         END LOOP;
@@ -111,7 +141,8 @@ AS $$
 $$;
 
 REVOKE ALL ON FUNCTION
-    public.plc_mark_dirty(), public.plc_roll_minute(timestamptz, boolean),
-    public.plc_roll_hour(timestamptz, boolean), public.plc_rollup(integer)
+    public.plc_mark_dirty(), public.plc_summarize(timestamptz, timestamptz),
+    public.plc_roll_minute(timestamptz, boolean), public.plc_roll_hour(timestamptz, boolean),
+    public.plc_rollup(integer)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.plc_rollup(integer) TO ingest;

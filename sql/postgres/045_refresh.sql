@@ -11,6 +11,8 @@ AS $$
 DECLARE
     start timestamptz := date_bin('1 hour', first, 'epoch');
 BEGIN
+    PERFORM public.plc_summarize(first, last);
+    COMMIT;
     WHILE start <= last LOOP
         PERFORM public.plc_refresh_hour(start);
         COMMIT;

@@ -66,6 +66,7 @@ FLAVOUR: dict[str, Rights] = {
         "function public.plc_mark_dirty": {},
         "function public.plc_refresh_hour": {},
         "function public.plc_roll_hour": {},
+        "function public.plc_summarize": {},
         "function public.plc_roll_minute": {},
     },
     # TimescaleDB gives what was given on a hypertable on its chunks too.
