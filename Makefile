@@ -40,7 +40,7 @@ unit: $(VENV)/.done
 	$(BIN)/python -m pytest tests/unit
 
 acceptance: $(VENV)/.done ## what takes longer than CI allows: every fault, many times
-	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd
+	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd iproute2 iptables
 	$(BIN)/python -m pytest tests/acceptance
 
 bench: $(VENV)/.done ## the figures of bench/README.md

@@ -5,11 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
-RUNS = (
+from bench.databases import installed_flavours
+
+RUNS: tuple[tuple[str, ...], ...] = (
     ("bench.stages", "--json"),
     ("bench.pipeline", "--rate", "5000", "--seconds", "60", "--json"),
     ("bench.pipeline", "--rate", "25000", "--seconds", "60", "--json"),
     ("bench.catch_up", "--json"),
+    *(
+        (module, "--flavour", flavour, "--json")
+        for module in ("bench.queries", "bench.ingest", "bench.replication")
+        for flavour in installed_flavours()
+    ),
 )
 
 

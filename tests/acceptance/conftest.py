@@ -13,9 +13,10 @@ import pytest
 
 from edge_agent.model import Tag, ValueType
 from edge_agent.simulator import rebind
+from tests.acceptance import namespaces, replication_rig
 from tests.acceptance.rig import HASTY_TIMEOUT_S, Rig, Servers
 from tests.influx_server import Influx
-from tests.integration.plc_database import Cluster
+from tests.integration.plc_database import FLAVOURS, Cluster
 from tests.plant import make_tags
 
 MakeRig = Callable[..., Rig]
@@ -89,3 +90,33 @@ def rig(make_rig: MakeRig) -> Rig:
 def hasty_rig(make_rig: MakeRig) -> Rig:
     """The usual plant; a stop does not wait long for a server that is away."""
     return make_rig(shutdown_timeout_s=HASTY_TIMEOUT_S)
+
+
+# -- replication: an edge and a remote, in both flavours ------------------------------------------
+
+
+@pytest.fixture(scope="session", params=FLAVOURS)
+def sides(request: pytest.FixtureRequest) -> Iterator[replication_rig.Sides]:
+    """Both servers of a flavour, with default settings but for what replication needs."""
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-agent-sides-") as name,
+        replication_rig.servers(Path(name), request.param) as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def replication(sides: replication_rig.Sides, tmp_path: Path) -> Iterator[replication_rig.Rig]:
+    """An edge with the schema, a remote that is empty, and `edge-remote`."""
+    with replication_rig.Rig(sides, tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def far_replication(sides: replication_rig.Sides, tmp_path: Path) -> Iterator[replication_rig.Rig]:
+    """The same, with the edge in a network namespace of its own."""
+    with ExitStack() as stack:
+        space = stack.enter_context(namespaces.namespace())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-far-")))
+        far = stack.enter_context(replication_rig.far_edge(folder, sides, space))
+        yield stack.enter_context(replication_rig.Rig(far, tmp_path, space))
