@@ -29,7 +29,7 @@ from remote.progress import Show, progress
 from remote.sums import devices
 
 HOURS_DEFAULT = 3
-"""The hour that runs and the two before: a timer that was late by an hour misses nothing."""
+"""An hourly timer that was late by an hour, or failed once, misses nothing."""
 HOURS_MAX = 1_100 * 24
 """plc_raw takes nothing older."""
 SETTLED_S = 60
@@ -67,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=HOURS_DEFAULT,
         metavar="N",
-        help=f"how far back, the hour that runs included; default: {HOURS_DEFAULT}",
+        help=f"how far back; the hour that this falls into is whole; default: {HOURS_DEFAULT}",
     )
     parser.add_argument(
         "--delete-extra",
@@ -93,7 +93,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> Outcome:
     task = Task(slot=f"plc_{name}", repair=not options.dry_run, delete_extra=options.delete_extra)
     async with both(settings) as (edge, remote):
         await require_setup(edge, remote)
-        window = Span(*await edge.fetchrow("reconcile_window", options.hours - 1, SETTLED_S))
+        window = Span(*await edge.fetchrow("reconcile_window", options.hours, SETTLED_S))
         with progress("reconcile") as show:
             return await reconcile(edge, remote, window, name, task, show)
 

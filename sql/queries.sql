@@ -182,7 +182,8 @@ UPDATE public.plc_backfill SET refreshed_until = $3, updated_at = now()
 WHERE name = $1 AND first = $2
 
 -- name: reconcile_window
--- Whole hours back from now, up to a minute ago: younger rows may still be on their way.
+-- So many hours back, from the beginning of that hour, up to a minute ago: younger rows may still be
+-- on their way.
 SELECT date_bin('1 hour', now() - $1 * interval '1 hour', 'epoch') AS first,
        now() - $2 * interval '1 second' AS last
 

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -223,15 +224,16 @@ class Ages(threading.Thread):
 
     async def _look(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
-        due = time.monotonic()
+        start = time.monotonic()
         while not self._ended.is_set():
-            age_s = await connection.fetchval(_NEWEST_AGE)
-            now = time.monotonic()
-            if age_s is not None:
-                missed = int((now - due) / SAMPLE_S)
-                self.seconds += [max(0.0, age_s - n * SAMPLE_S) for n in range(missed, -1, -1)]
-            due += SAMPLE_S * (1 + int((now - due) / SAMPLE_S))
+            # Somewhere within its tenth of a second: the writer keeps time too, and would always
+            # be met at the same distance from its last batch.
+            due = start + (len(self.seconds) + random.random()) * SAMPLE_S
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            age_s = await connection.fetchval(_NEWEST_AGE)
+            missed = int((time.monotonic() - due) / SAMPLE_S)
+            seen = float("inf") if age_s is None else age_s
+            self.seconds += [max(0.0, seen - n * SAMPLE_S) for n in range(missed, -1, -1)]
         await connection.close()
 
     def percentile(self, share: float) -> float:
