@@ -334,7 +334,11 @@ def words_of(steps: Sequence[dict[str, str]]) -> str:
 
 
 class FastClockPostgres(Postgres):
-    """A server whose clock is 30 s ahead of everybody's."""
+    """A server whose clock is 30 s ahead of everybody's.
+
+    Not by the command `faketime`: that one stays between, and would leave the server behind.
+    """
 
     def command(self) -> Sequence[str]:
-        return ["faketime", "-f", "+30s", *super().command()]
+        (library, *_) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+        return ["env", f"LD_PRELOAD={library}", "FAKETIME=+30s", *super().command()]
