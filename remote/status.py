@@ -66,7 +66,8 @@ def line(status: ReplicationStatus) -> str:
 def table(status: ReplicationStatus) -> Table:
     """The status for people."""
     grid = Table.grid(padding=(0, 2))
-    verdict = f"{len(status.problems)} problems" if status.problems else "replicates"
+    count = len(status.problems)
+    verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "replicates"
     grid.add_row("edge", f"{status.name}: {verdict}")
     grid.add_row("lag", f"{_seconds(status.lag_s)}, {_bytes(status.lag_bytes)}")
     active = _word(status.slot_active, "active", "not active")
@@ -89,7 +90,7 @@ def table(status: ReplicationStatus) -> Table:
     )
     grid.add_row("newest row", f"edge {_time(status.edge_newest)}")
     grid.add_row("", f"remote {_time(status.remote_newest)}")
-    grid.add_row("clock", f"the edge's is ahead by {_seconds(status.clock_skew_s)}")
+    grid.add_row("clock", _clock(status.clock_skew_s))
     for problem in status.problems:
         grid.add_row(Text("problem", style="bold red"), Text(problem))
     return grid
@@ -107,6 +108,12 @@ def _seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f} s"
 
 
+def _clock(skew_s: float | None) -> str:
+    if skew_s is None:
+        return "unknown"
+    return f"the edge's is {abs(skew_s):.2f} s {'ahead' if skew_s >= 0 else 'behind'}"
+
+
 def _bytes(value: float | None) -> str:
     if value is None:
         return "unknown"
@@ -118,4 +125,4 @@ def _bytes(value: float | None) -> str:
 
 
 def _time(value: datetime | None) -> str:
-    return "unknown" if value is None else value.isoformat(timespec="milliseconds")
+    return "none" if value is None else value.isoformat(timespec="milliseconds")
