@@ -98,6 +98,7 @@ class Load:
         await self._execute(TAGS.format(per=TAGS_PER_DEVICE, tags=self.tags))
         await (self._timescale() if flavour == "timescale" else self._postgres())
         await self._execute("ANALYZE")
+        await self._execute("CHECKPOINT")
 
     async def _postgres(self) -> None:
         # The rows come from us, not from a rollup of plc_raw.
