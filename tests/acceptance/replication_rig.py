@@ -396,6 +396,13 @@ class Rig:
         assert pid is not None, "no worker runs"
         return int(pid)
 
+    def has_another_worker_than(self, pid: int) -> bool:
+        """Whether a new one runs; False also while the remote's server is not to be reached."""
+        try:
+            return self.subscription_worker() != pid
+        except (AssertionError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+
     # -- reading it -----------------------------------------------------------------------------
 
     def check_equal(self, timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
