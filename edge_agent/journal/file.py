@@ -247,7 +247,7 @@ class JournalFile:
         After a ``TransientError`` the caller keeps everything and calls again with the same:
         what had been written all the same is not written twice.
         """
-        if batches or acknowledgements:
+        if batches or series or acknowledgements:
             self._write(partial(self._commit, batches, series, acknowledgements))
         self._keep_room()
 

@@ -245,7 +245,7 @@ class Journal:
             file = self._file
             batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
             series = list(self._new_series)
-            if batches or acknowledgements or file.full or self.disk_full:
+            if batches or series or acknowledgements or file.full or self.disk_full:
                 try:
                     await self._in_thread(file.commit, batches, series, acknowledgements)
                 except TransientError as error:

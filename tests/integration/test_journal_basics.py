@@ -38,6 +38,23 @@ async def test_nothing_is_handed_out_before_its_commit(tmp_path: Path) -> None:
     await journal.close()
 
 
+async def test_a_series_is_known_after_a_restart_however_late_its_first_sample(
+    tmp_path: Path,
+) -> None:
+    """Commits that find nothing to write, as before a PLC's first answer, forget no series."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    for series in SERIES:
+        journal.intern(series)
+    assert await commit(journal)
+    assert await commit(journal)
+    feed.scan(journal)
+    assert await commit(journal)
+    await journal.close()
+    journal = await opened(tmp_path / "journal.db")
+    assert await drained(journal, "a") == feed.samples
+    await journal.close()
+
+
 async def test_sinks_go_each_at_its_own_pace(tmp_path: Path) -> None:
     """One sink's acknowledgement moves no other sink's cursor."""
     journal, feed = await opened(tmp_path / "journal.db", ("a", "b")), Feed()

@@ -45,8 +45,9 @@ async def flowing(pair: Pair) -> Pair:
 
 
 def hour(ago: int) -> datetime:
-    """The beginning of an hour; 0 is the one that runs."""
-    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - ago * HOUR
+    """The beginning of an hour; 0 is the one that runs, once its first rows are compared."""
+    settled = datetime.now(UTC) - 2 * MINUTE
+    return settled.replace(minute=0, second=0, microsecond=0) - ago * HOUR
 
 
 async def found(pair: Pair, *words: str) -> tuple[int, dict[str, Any]]:

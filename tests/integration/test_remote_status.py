@@ -213,7 +213,7 @@ async def test_watch_looks_again_and_again(pair: Pair) -> None:
     assert process.stdout is not None
     lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), 20)) for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 30) == 0
     assert lines[0]["looked_at"] < lines[1]["looked_at"]
 
 
