@@ -139,7 +139,7 @@ async def init(
                 await check_server(connection)
                 await connection.execute(f"SET LOCAL lock_timeout = '{SCHEMA_LOCK_TIMEOUT_S}s'")
                 await connection.execute(queries()["schema_lock"])
-                recorded = await _recorded(connection)
+                recorded = await recorded_files(connection)
                 facts = await connection.fetchrow(queries()["timescale_facts"])
                 chosen, reason = choose_flavour(flavour, recorded, facts)
                 files = schema_files(chosen)
@@ -147,10 +147,7 @@ async def init(
                 wanted = [f for f in files if again or states[f.name] != "applied"]
                 for file in wanted:
                     with translated_errors(address, file.name):
-                        await connection.execute(file.text)
-                    await connection.execute("RESET ROLE")
-                for file in wanted:
-                    await connection.execute(queries()["schema_record"], file.name, file.sha256)
+                        await apply_file(connection, file)
                 await _apply_settings(connection, settings)
                 await connection.execute(queries()["partitions_ahead"], DAYS_AHEAD)
         finally:
@@ -175,7 +172,7 @@ async def status(
         try:
             async with transaction(connection):
                 version = (await connection.fetchrow(queries()["server_facts"]))["version"]
-                recorded = await _recorded(connection)
+                recorded = await recorded_files(connection)
                 facts = await connection.fetchrow(queries()["timescale_facts"])
                 chosen, _ = choose_flavour(flavour, recorded, facts)
                 files = tuple(
@@ -278,7 +275,14 @@ async def _in_transaction(connection: Any, query: str, *arguments: object) -> An
         return await connection.fetchrow(queries()[query], *arguments)
 
 
-async def _recorded(connection: Any) -> dict[str, str]:
+async def apply_file(connection: Any, file: SchemaFile) -> None:
+    """Apply a file and record it, in the caller's transaction."""
+    await connection.execute(file.text)
+    await connection.execute("RESET ROLE")
+    await connection.execute(queries()["schema_record"], file.name, file.sha256)
+
+
+async def recorded_files(connection: Any) -> dict[str, str]:
     """SHA-256 of every file that was applied, by name."""
     if not await connection.fetchval(queries()["schema_exists"]):
         return {}

@@ -45,8 +45,13 @@ def queries() -> MappingProxyType[str, str]:
 
 def schema_files(flavour: str) -> tuple[SchemaFile, ...]:
     """The files of one of `FLAVOURS` in the order of their numbers, the common ones among them."""
+    return files_of("", flavour)
+
+
+def files_of(*folders: str) -> tuple[SchemaFile, ...]:
+    """The numbered files of these folders of `sql/` ("" is its top) in the order of their numbers."""
     root = folder()
-    paths = [*root.glob("[0-9]*.sql"), *(root / flavour).glob("[0-9]*.sql")]
+    paths = [path for name in folders for path in (root / name).glob("[0-9]*.sql")]
     return tuple(
         SchemaFile(
             name=path.relative_to(root).as_posix(),

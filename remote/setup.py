@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import re
 from dataclasses import dataclass, field
 
 from edge_agent import database
 from edge_agent.errors import ConfigError
 from edge_agent.settings import Settings
-from edge_agent.sql_files import FLAVOURS, SchemaFile, folder, queries
+from edge_agent.sql_files import FLAVOURS, SchemaFile, files_of, queries
 from remote import checks
 from remote.ends import End, both, refuse
 from remote.login import (
@@ -236,18 +235,11 @@ async def look(edge: End, remote: End, settings: Settings, flavour: str | None =
 
 async def _missing(end: End, folder_name: str, *, complete: bool) -> tuple[SchemaFile, ...]:
     """The files of this folder of sql/ that are to be applied."""
-    root = folder()
-    files = [
-        SchemaFile(
-            name=path.relative_to(root).as_posix(),
-            text=path.read_text(encoding="utf-8"),
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
-        for path in sorted((root / folder_name).glob("[0-9]*.sql"))
-    ]
-    if not complete or not await end.fetchval("schema_exists"):
-        return tuple(files)
-    applied = {row["name"]: row["sha256"] for row in await end.fetch("schema_applied")}
+    files = files_of(folder_name)
+    if not complete:
+        return files
+    with end.errors("look which files it has"):
+        applied = await database.recorded_files(end.connection)
     return tuple(file for file in files if applied.get(file.name) != file.sha256)
 
 
@@ -272,9 +264,7 @@ def _purpose(file: SchemaFile) -> str:
 
 async def _apply(end: End, file: SchemaFile) -> None:
     async with end.transaction(file.name):
-        await end.connection.execute(file.text)
-        await end.connection.execute("RESET ROLE")
-        await end.connection.execute(queries()["schema_record"], file.name, file.sha256)
+        await database.apply_file(end.connection, file)
 
 
 async def _limit_wal(edge: End, megabytes: int) -> None:
