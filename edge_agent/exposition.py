@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import (
@@ -11,17 +11,14 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
 
 from edge_agent.metrics import Histogram
 from edge_agent.pipeline.poller import Quality
+from edge_agent.prometheus import scrape_text
 from edge_agent.status import AgentStatus
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 METRICS = {
     "edge_agent_up_seconds": "Seconds since the agent started.",
@@ -65,19 +62,7 @@ METRICS = {
 
 def exposition(agent: Agent, status: AgentStatus) -> bytes:
     """The text that Prometheus scrapes."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(_families(agent, status)))
-    return generate_latest(registry)
-
-
-class _Once(Collector):
-    """Hands one set of families to a registry."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+    return scrape_text(_families(agent, status))
 
 
 def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import web
 
-from edge_agent.exposition import CONTENT_TYPE, exposition
+from edge_agent.exposition import exposition
 from edge_agent.status import devices_of, flows
+from edge_agent.web import json_response, metrics_response, start
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
@@ -32,22 +33,12 @@ class HttpServer:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> None:
-        address = self._agent.settings.agent.http_address
-        if address is None:
-            return
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, *address).start()
-        except (OSError, UnicodeError) as error:
-            # UnicodeError: a name that no host can have, like "a..b".
-            reason = getattr(error, "strerror", None) or error
-            log.error("HTTP is off: %s:%d: %s; set agent.http", *address, reason)  # noqa: TRY400
+        self._runner = await start(app, self._agent.settings.agent.http_address, "agent.http")
 
     async def __aexit__(
         self,
@@ -61,14 +52,14 @@ class HttpServer:
     async def _healthz(self, _: web.Request) -> web.Response:
         """200 while every task moves; what systemd's watchdog sees."""
         stalled = self._agent.stalled()
-        return _json({"healthy": not stalled, "stalled": stalled}, 503 if stalled else 200)
+        return json_response({"healthy": not stalled, "stalled": stalled}, 503 if stalled else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """200 while data flows from every PLC to every sink."""
         status = await self._agent.status(devices=False)
         ready = flows(status)
         body = {"ready": ready, "verdict": status["verdict"]}
-        return _json(body, 200 if ready else 503)
+        return json_response(body, 200 if ready else 503)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
         """Everything. Devices are sent one by one: all at once would be a peak of memory."""
@@ -87,8 +78,4 @@ class HttpServer:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         text = exposition(self._agent, await self._agent.status(devices=False))
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
-
-
-def _json(body: object, code: int) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=code, content_type="application/json")
+        return metrics_response(text)

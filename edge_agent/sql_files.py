@@ -49,7 +49,7 @@ def schema_files(flavour: str) -> tuple[SchemaFile, ...]:
 
 
 def files_of(*folders: str) -> tuple[SchemaFile, ...]:
-    """The numbered files of these folders of `sql/` ("" is its top) in the order of their numbers."""
+    """The files of these folders of `sql/` ("" is its top) in the order of their numbers."""
     root = folder()
     paths = [path for name in folders for path in (root / name).glob("[0-9]*.sql")]
     return tuple(

@@ -7,7 +7,6 @@ standard output, logs and errors to standard error.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__, logs
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.command_line import exit_code, prepare_output
 from edge_agent.settings import Settings, load_settings
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
 COMMANDS = {
     "setup": "make rows flow from an edge to the remote; run again, it does nothing",
@@ -38,27 +35,15 @@ _OVERRIDES = ("edge_dsn", "remote_dsn", "name", "http")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that can't show a character must not end a command.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_output()
     options = parser(words).parse_args(words)
-    try:
+
+    def work() -> int:
         settings = _settings(options)
         logs.setup(settings.agent.log_format, settings.agent.log_level)
-        code = int(_module(options.command).run(options, settings))
-        sys.stdout.flush()
-    except EdgeAgentError as error:
-        print(f"edge-remote: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return WRONG_INPUT if isinstance(error, ConfigError) else FAILED
-    except KeyboardInterrupt:
-        return FAILED
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    return code
+        return int(_module(options.command).run(options, settings))
+
+    return exit_code("edge-remote", work)
 
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:

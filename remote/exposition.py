@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
 
+from edge_agent.prometheus import scrape_text
 from remote.state import ReplicationStatus
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 METRICS = {
     "edge_remote_up": "Whether an end could be reached.",
@@ -36,26 +33,14 @@ METRICS = {
     "edge_remote_rollup_minutes_left": "Minutes not rolled up yet at the remote.",
     "edge_remote_failures": "Rounds that failed, by what was to be done.",
 }
-"""Every metric, without the `_total` that counters carry. docs/operations.md lists them too."""
+"""Every metric, without the `_total` that counters carry. docs/remote.md lists them too."""
 
 
 def exposition(
     status: ReplicationStatus | None, failures: Mapping[str, int], minutes_left: int | None
 ) -> bytes:
     """The text that Prometheus scrapes; what is not known is left out."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(_families(status, failures, minutes_left)))
-    return generate_latest(registry)
-
-
-class _Once(Collector):
-    """Hands one set of families to a registry."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+    return scrape_text(_families(status, failures, minutes_left))
 
 
 def _families(

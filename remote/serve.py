@@ -17,15 +17,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import orjson
 from aiohttp import web
 
 from edge_agent.database import Upkeep
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.notify import Notifier
 from edge_agent.settings import Settings
+from edge_agent.web import json_response, metrics_response, start
 from remote.ends import address
-from remote.exposition import CONTENT_TYPE, exposition
+from remote.exposition import exposition
 from remote.state import ReplicationStatus, look
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ UPKEEP_INTERVAL_S = 60.0
 """plc_1m grows by the minute."""
 ROUND_TIMEOUT_S = 300.0
 """A round of upkeep ends within three minutes, a look within one; longer than this it hangs."""
-SHUTDOWN_TIMEOUT_S = 1.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,27 +172,13 @@ class Service:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-        await runner.setup()
-        where = self._settings.remote.http_address
-        if where is not None:
-            try:
-                await web.TCPSite(runner, *where).start()
-            except (OSError, UnicodeError) as error:
-                # UnicodeError: a name that no host can have, like "a..b".
-                reason = getattr(error, "strerror", None) or error
-                log.error("HTTP is off: %s:%d: %s; set remote.http", *where, reason)  # noqa: TRY400
-        return runner
+        return await start(app, self._settings.remote.http_address, "remote.http")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """200 while both chores move."""
         stalled = self.stalled()
-        body = orjson.dumps({"healthy": not stalled, "stalled": stalled})
-        return web.Response(
-            body=body, status=503 if stalled else 200, content_type="application/json"
-        )
+        return json_response({"healthy": not stalled, "stalled": stalled}, 503 if stalled else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         failures = {chore.name: chore.failures for chore in self.chores}
-        text = exposition(self.status, failures, self.upkeep_minutes_left)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+        return metrics_response(exposition(self.status, failures, self.upkeep_minutes_left))

@@ -7,7 +7,6 @@ and errors to standard error. Without a command it is the daemon.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +15,8 @@ from typing import Any
 
 from edge_agent import __version__, logs
 from edge_agent.cli.options import add_common, add_map, load_map
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.command_line import DONE, exit_code, prepare_output
 from edge_agent.settings import Settings, load_settings
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
 COMMANDS = {
     "check": "report every problem of an address map; exit code 2 if there is any",
@@ -35,28 +32,16 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that can't show a character must not end a command.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_output()
     options = _parser(words).parse_args(words)
-    try:
+
+    def work() -> int:
         settings = _settings(options)
         logs.setup(settings.agent.log_format, settings.agent.log_level)
         run = _daemon if options.command is None else _module(options.command).run
-        code = int(run(options, settings))
-        sys.stdout.flush()
-    except EdgeAgentError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return WRONG_INPUT if isinstance(error, ConfigError) else FAILED
-    except KeyboardInterrupt:
-        return FAILED
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    return code
+        return int(run(options, settings))
+
+    return exit_code("edge-agent", work)
 
 
 def _daemon(options: argparse.Namespace, settings: Settings) -> int:

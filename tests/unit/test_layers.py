@@ -28,9 +28,10 @@ LAYERS = (
     ("store", "database"),
     ("postgres",),
     ("codec", "flavours", "health"),
-    ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify"),
+    ("web",),
+    ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
-    ("settings_sources", "model"),
+    ("settings_sources", "model", "command_line"),
     ("errors",),
 )
 REMOTE_LAYERS = (
@@ -50,6 +51,7 @@ REMOTE_LAYERS = (
 FOR_REMOTE = {
     "__version__",
     "address_map",
+    "command_line",
     "database",
     "errors",
     "health",
@@ -57,8 +59,10 @@ FOR_REMOTE = {
     "model",
     "notify",
     "postgres",
+    "prometheus",
     "settings",
     "sql_files",
+    "web",
 }
 """What `remote` may use of `edge_agent`."""
 ALLOWED = {
@@ -71,7 +75,7 @@ HEAVY = {
     "influxdb_client": {"sinks/influx.py"},
     "mqtt5": {"sinks/mqtt.py", "sinks/mqtt_publisher.py"},
     "openpyxl": {"address_map/workbook.py"},
-    "prometheus_client": {"exposition.py"},
+    "prometheus_client": {"exposition.py", "prometheus.py"},
 }
 
 

@@ -1,0 +1,40 @@
+"""What every command line of ours does alike: exit codes, and how an error is told."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+
+from edge_agent.errors import ConfigError, EdgeAgentError
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+def prepare_output() -> None:
+    """A terminal that can't show a character must not end a command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def exit_code(program: str, work: Callable[[], int]) -> int:
+    """Do the work, which returns the exit code; an error is told on standard error, with its hint.
+
+    ``ConfigError`` gives WRONG_INPUT; other errors of ours, and Ctrl-C, give FAILED.
+    """
+    try:
+        code = work()
+        sys.stdout.flush()
+    except EdgeAgentError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return WRONG_INPUT if isinstance(error, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `| head` does: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
