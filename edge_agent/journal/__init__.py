@@ -53,6 +53,7 @@ Invariants
   sink. An entry that every sink's cursor has passed is deleted with the next commit.
 * A sink's acknowledgement is written with the next commit, without an fsync of its own. A crash
   in between delivers that batch again; each sink says what a repetition does.
+* A series is on disk no later than the first entry that names it.
 * An entry that a sink has claimed (it is being delivered, or its acknowledgement is not written
   yet) is neither dropped nor thinned: otherwise it could end both delivered and in the ledger.
 
