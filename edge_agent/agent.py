@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 
 from edge_agent import __version__, protocols, sinks
@@ -27,9 +28,13 @@ from edge_agent.planner import plan
 from edge_agent.settings import Settings
 from edge_agent.status import (
     AgentStatus,
+    LiveValues,
+    Loss,
+    columns_of,
     connection_status,
     devices_of,
     journal_status,
+    loss,
     problems_of,
     sink_status,
     upkeep_status,
@@ -40,6 +45,8 @@ log = logging.getLogger(__name__)
 
 JOURNAL_FILE = "journal.db"
 RESTART_PAUSE_S = 1.0
+LOSSES_SHOWN_MAX = 100
+"""Rows of the loss ledger that `/losses` tells; `edge-agent journal export ledger` has all."""
 SCANS_FINISH_TIMEOUT_S = 5.0
 """For scans that are running at the end; a mute device must not use up the sinks' time."""
 STALLED_S = 30.0
@@ -71,6 +78,8 @@ class Agent:
         self.pollers: list[ConnectionPoller] = []
         self.runners: list[DeliveryRunner] = []
         self.chores: list[UpkeepRunner] = []
+        self.layout = ""
+        """Names the order of tags among `pollers`; another order has another name."""
         self.restarts = 0
         """Tasks that ended with an error nobody expected, and were started again."""
         self.last_status: AgentStatus | None = None
@@ -154,6 +163,7 @@ class Agent:
             if target.upkeep is not None
         ]
         connections = plan(self.address_map.tags, protocols.load)
+        self.layout = uuid.uuid4().hex
         self.pollers = [
             ConnectionPoller(
                 connection,
@@ -250,6 +260,7 @@ class Agent:
                 "version": __version__,
                 "now_ms": now_ms,
                 "uptime_s": self._monotonic() - self._started_at,
+                "layout": self.layout,
                 "map": str(self.address_map.path),
                 "map_sha256": self.address_map.sha256,
                 "tags": len(self.address_map.tags),
@@ -265,3 +276,21 @@ class Agent:
             upkeep=upkeep,
             problems=problems,
         )
+
+    async def live(self) -> LiveValues:
+        """The newest values of all tags, and whether all is well."""
+        status = await self.status(devices=False)
+        values, ts_ms, qualities = columns_of(self.pollers)
+        return LiveValues(
+            layout=self.layout,
+            now_ms=self._now_ms(),
+            well=status["well"],
+            verdict=status["verdict"],
+            values=values,
+            ts_ms=ts_ms,
+            qualities=qualities,
+        )
+
+    async def losses(self) -> list[Loss]:
+        """The losses noted last. Raises ``JournalError`` if the ledger can't be read."""
+        return [loss(*found) for found in await self.journal.newest_losses(LOSSES_SHOWN_MAX)]

@@ -1,4 +1,4 @@
-"""HTTP on loopback: `/healthz`, `/readyz`, `/status` (JSON) and `/metrics` (Prometheus).
+"""HTTP on loopback: `/healthz`, `/readyz`, `/metrics`, `/status`, `/values`, `/losses`.
 
 It only tells; nothing can be changed through it. A port that is taken is reported and leaves the
 agent running: data comes first.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import web
 
+from edge_agent.errors import JournalError
 from edge_agent.exposition import exposition
 from edge_agent.status import devices_of, flows
 from edge_agent.web import json_response, metrics_response, start
@@ -37,6 +38,8 @@ class HttpServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/values", self._values)
+        app.router.add_get("/losses", self._losses)
         app.router.add_get("/metrics", self._metrics)
         self._runner = await start(app, self._agent.settings.agent.http_address, "agent.http")
 
@@ -62,7 +65,12 @@ class HttpServer:
         return json_response(body, 200 if ready else 503)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        """Everything. Devices are sent one by one: all at once would be a peak of memory."""
+        """Everything; without devices if asked (`?devices=0`).
+
+        Devices are sent one by one: all at once would be a peak of memory.
+        """
+        if request.query.get("devices") == "0":
+            return json_response(await self._agent.status(devices=False))
         status = orjson.dumps(await self._agent.status(devices=False))
         head, _, tail = status.partition(b'"devices":[]')
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -75,6 +83,17 @@ class HttpServer:
         await response.write(b"]" + tail)
         await response.write_eof()
         return response
+
+    async def _values(self, _: web.Request) -> web.Response:
+        """The newest value of every tag, as columns: cheap enough to be asked each second."""
+        return json_response(await self._agent.live())
+
+    async def _losses(self, _: web.Request) -> web.Response:
+        """The newest rows of the loss ledger, newest first; 503 while it can't be read."""
+        try:
+            return json_response({"losses": await self._agent.losses()})
+        except JournalError as error:
+            return json_response({"error": str(error)}, 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         text = exposition(self._agent, await self._agent.status(devices=False))

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 from edge_agent.health import HealthCheck
-from edge_agent.journal import Journal
+from edge_agent.journal import Journal, LedgerRow
+from edge_agent.model import Series, Tag
+from edge_agent.normalize import digits_of
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import BlockReader, ConnectionPoller, Quality
 from edge_agent.pipeline.upkeep import UpkeepRunner
@@ -25,9 +27,15 @@ UPKEEP_WARNING_S = 180.0
 
 
 class TagStatus(TypedDict):
-    """One tag's newest value; ``ts_ms`` is that of the newest good one."""
+    """One tag's newest value; ``ts_ms`` is that of the newest good one.
 
+    ``position`` is the tag's place in the columns of `LiveValues`; ``digits`` after the point are
+    all that its values have, None for those that can have any.
+    """
+
+    position: int
     tag: str
+    description: str
     value: float | None
     unit: str
     ts_ms: int | None
@@ -35,7 +43,25 @@ class TagStatus(TypedDict):
     error: str | None
     hi: float | None
     lo: float | None
+    digits: int | None
     period_ms: int
+
+
+class LiveValues(TypedDict):
+    """The newest values of all tags as columns, for who asks often.
+
+    What stays the same from call to call is in `TagStatus`. ``layout`` changes when positions do.
+    ``values`` are NaN where bad (null in JSON), ``ts_ms`` those of the newest good ones;
+    ``qualities`` has one letter per tag: g(ood), b(ad), s(tale).
+    """
+
+    layout: str
+    now_ms: int
+    well: bool
+    verdict: str
+    values: list[float]
+    ts_ms: list[int | None]
+    qualities: str
 
 
 class DeviceStatus(TypedDict):
@@ -130,6 +156,19 @@ class UpkeepStatus(TypedDict):
     checks: list[CheckStatus]
 
 
+class Loss(TypedDict):
+    """One row of the loss ledger. What is not known is None."""
+
+    sink: str
+    site: str | None
+    device: str | None
+    tag: str | None
+    first_ts_ms: int | None
+    last_ts_ms: int | None
+    samples: int
+    reason: str
+
+
 class AgentStatus(TypedDict):
     """Everything."""
 
@@ -146,24 +185,48 @@ class AgentStatus(TypedDict):
 
 def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:
     """Every device with the newest value of its tags, made one at a time."""
-    places: dict[tuple[str, str], list[tuple[str, BlockReader, int]]] = {}
-    for poller in pollers:
-        for readers in poller.readers:
-            for reader in readers:
-                for place, tag in enumerate(reader.block.tags):
-                    found = places.setdefault((tag.site, tag.device), [])
-                    found.append((poller.name, reader, place))
+    places: dict[tuple[str, str], list[tuple[str, BlockReader, int, int]]] = {}
+    position = 0
+    for name, reader in _readers(pollers):
+        for place, tag in enumerate(reader.block.tags):
+            found = places.setdefault((tag.site, tag.device), [])
+            found.append((name, reader, place, position))
+            position += 1
     for found in places.values():
-        conn, reader, place = found[0]
+        conn, reader, place, _ = found[0]
         tag = reader.block.tags[place]
-        tags = [_tag_status(reader, place) for _, reader, place in found]
+        tags = [_tag_status(reader, place, position) for _, reader, place, position in found]
         yield DeviceStatus(site=tag.site, line=tag.line, device=tag.device, conn=conn, tags=tags)
 
 
-def _tag_status(reader: BlockReader, place: int) -> TagStatus:
+def columns_of(
+    pollers: Iterable[ConnectionPoller],
+) -> tuple[list[float], list[int | None], str]:
+    """Value, time and quality of every tag, by its position: see `LiveValues`."""
+    values: list[float] = []
+    ts_ms: list[int | None] = []
+    qualities: list[str] = []
+    for _, reader in _readers(pollers):
+        values += reader.values
+        ts_ms += reader.ts_ms
+        qualities += [quality[0] for quality in reader.qualities]
+    return values, ts_ms, "".join(qualities)
+
+
+def _readers(pollers: Iterable[ConnectionPoller]) -> Iterator[tuple[str, BlockReader]]:
+    """Every block reader with its connection's name; their tags in this order have positions."""
+    for poller in pollers:
+        for readers in poller.readers:
+            for reader in readers:
+                yield poller.name, reader
+
+
+def _tag_status(reader: BlockReader, place: int, position: int) -> TagStatus:
     tag, value = reader.block.tags[place], reader.values[place]
     return TagStatus(
+        position=position,
         tag=tag.tag,
+        description=tag.description,
         value=None if math.isnan(value) else value,
         unit=tag.unit,
         ts_ms=reader.ts_ms[place],
@@ -171,8 +234,15 @@ def _tag_status(reader: BlockReader, place: int) -> TagStatus:
         error=reader.problem(place),
         hi=tag.hi,
         lo=tag.lo,
+        digits=_digits(tag),
         period_ms=tag.period_ms,
     )
+
+
+def _digits(tag: Tag) -> int | None:
+    """Whole raw values that are scaled by whole numbers stay whole."""
+    digits = digits_of(tag)
+    return 0 if digits is None and not tag.type.startswith("FLOAT") else digits
 
 
 def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
@@ -197,6 +267,20 @@ def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
         paused_s=counters.paused_s,
         late_p99_s=_finite(counters.late.quantile(0.99)),
         request_p99_s=_finite(counters.request_time.quantile(0.99)),
+    )
+
+
+def loss(row: LedgerRow, series: Series | None) -> Loss:
+    """One row of the ledger."""
+    return Loss(
+        sink=row.sink,
+        site=series and series.site,
+        device=series and series.device,
+        tag=series and series.tag,
+        first_ts_ms=row.first_ts_ms,
+        last_ts_ms=row.last_ts_ms,
+        samples=row.samples,
+        reason=row.reason,
     )
 
 

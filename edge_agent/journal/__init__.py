@@ -86,8 +86,8 @@ after a failed fsync the kernel shows what the disk never got. A missing WAL, or
 can't be told from one that ended there: those commits are lost without a trace.
 """
 
-from edge_agent.journal.books import Quarantined, SinkTotals
+from edge_agent.journal.books import LedgerRow, Quarantined, SinkTotals
 from edge_agent.journal.journal import Journal
 from edge_agent.journal.room import Policy
 
-__all__ = ["Journal", "Policy", "Quarantined", "SinkTotals"]
+__all__ = ["Journal", "LedgerRow", "Policy", "Quarantined", "SinkTotals"]

@@ -258,6 +258,11 @@ class Books:
         rows = self.connection.execute("SELECT * FROM ledger ORDER BY id")
         return [ledger_row(row) for row in rows]
 
+    def newest_losses(self, rows_max: int) -> list[LedgerRow]:
+        """The losses noted last, newest first. Raises ``JournalError`` at a damaged row."""
+        rows = self.connection.execute("SELECT * FROM ledger ORDER BY id DESC LIMIT ?", (rows_max,))
+        return [ledger_row(row) for row in rows]
+
     def _ledger_holds(self, more: int) -> bool:
         """Whether there may be so many more rows; merges them per tag, and if need be per sink."""
         rows_max = min(LEDGER_ROWS_MAX, self.bytes_max // BYTES_PER_LEDGER_ROW)

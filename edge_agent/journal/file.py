@@ -365,6 +365,11 @@ class JournalFile:
         with self._translated():
             return self.books.ledger()
 
+    def newest_losses(self, rows_max: int) -> list[LedgerRow]:
+        """The losses noted last, newest first."""
+        with self._translated():
+            return self.books.newest_losses(rows_max)
+
     def quarantine(self) -> list[tuple[str, Quarantined]]:
         """Every quarantined sample with its sink, oldest first."""
         with self._translated():

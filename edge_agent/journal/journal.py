@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import salvage
-from edge_agent.journal.books import Acknowledgement, Quarantined, SinkTotals
+from edge_agent.journal.books import Acknowledgement, LedgerRow, Quarantined, SinkTotals
 from edge_agent.journal.file import JournalFile, epoch_ms, lock
 from edge_agent.journal.room import BALLAST_BYTES, Policy
 from edge_agent.model import Batch, Series
@@ -452,6 +452,17 @@ class Journal:
     async def bytes_used(self) -> int:
         """Bytes of the file that hold something."""
         return await self._in_thread(lambda: self._file.bytes_used)
+
+    async def newest_losses(self, rows_max: int) -> list[tuple[LedgerRow, Series | None]]:
+        """The losses noted last, newest first, with the series where it is known.
+
+        Raises ``JournalError`` if the ledger can't be read.
+        """
+        rows = await self._in_thread(lambda: self._file.newest_losses(rows_max))
+        return [
+            (row, None if row.series_id is None else self._file.series.get(row.series_id))
+            for row in rows
+        ]
 
     # -- helpers --------------------------------------------------------------------------------
 

@@ -190,6 +190,67 @@ async def test_a_healthy_agent_says_so(tmp_path: Path) -> None:
         assert (await rig.get("/"))[0] == 404
 
 
+async def test_values_are_columns_by_the_positions_of_the_status(tmp_path: Path) -> None:
+    """Who asks each second gets every tag's newest value, and nothing that stays the same."""
+    tags = [
+        make_tag("SLOW", 1, period_ms=400),
+        make_tag("BAD", UNREADABLE_FROM),
+        make_tag("FAST", 2, type=ValueType.INT16, scale=0.1),
+        make_tag("RUN", 4, type=ValueType.BOOL),
+        make_tag("FAR", 3, "sim://b", device="PUMP02", description="second pump", precision=2),
+    ]
+    async with running(tmp_path, tags) as rig:
+        await rig.until(lambda status: all_delivered(status, 6))
+        code, live = await rig.get("/values")
+        _, status = await rig.get("/status")
+        listed = [tag for device in status["devices"] for tag in device["tags"]]
+        assert code == 200
+        assert live["layout"] == status["agent"]["layout"]
+        assert sorted(tag["position"] for tag in listed) == [0, 1, 2, 3, 4]
+        for tag in listed:
+            place = tag["position"]
+            assert live["qualities"][place] == tag["quality"][0]
+            if tag["tag"] == "BAD":
+                assert (live["values"][place], live["ts_ms"][place]) == (None, None)
+                continue
+            source = next(row for row in tags if row.tag == tag["tag"])
+            cell = int(source.address)
+            wanted = signal(1, cell, source.type, live["ts_ms"][place]) * source.scale
+            assert live["values"][place] == pytest.approx(wanted, abs=0.01)
+        far = next(tag for tag in listed if tag["tag"] == "FAR")
+        assert (far["description"], far["digits"]) == ("second pump", 2)
+        assert {tag["tag"]: tag["digits"] for tag in listed} == {
+            "SLOW": None,
+            "BAD": None,
+            "FAR": 2,
+            "FAST": 1,
+            "RUN": 0,
+        }
+        assert (await rig.get("/status?devices=0"))[1]["devices"] == []
+
+
+async def test_losses_are_the_newest_rows_of_the_ledger(tmp_path: Path) -> None:
+    """Each with its tag, as far as it is known; none at first."""
+    async with running(tmp_path, [make_tag("PRESS")]) as rig:
+        await rig.until(lambda status: all_delivered(status, 3))
+        assert await rig.get("/losses") == (200, {"losses": []})
+        journal = rig.agent.journal
+        series_id = journal.intern(make_tag("PRESS").series)
+
+        def lose() -> None:
+            with journal._file._transaction():
+                journal._file.books.lose({("store", None): (None, None, 7)}, "journal damaged")
+                journal._file.books.lose({("store", series_id): (1, 9, 3)}, "dropped: full")
+
+        await journal._in_thread(lose)
+        code, body = await rig.get("/losses")
+    assert code == 200
+    newest, oldest = body["losses"]
+    assert (newest["site"], newest["device"], newest["tag"]) == ("A1", "PUMP01", "PRESS")
+    assert (newest["first_ts_ms"], newest["last_ts_ms"], newest["samples"]) == (1, 9, 3)
+    assert (oldest["tag"], oldest["samples"], oldest["reason"]) == (None, 7, "journal damaged")
+
+
 async def test_the_books_balance_after_every_end(tmp_path: Path) -> None:
     """Three runs on the same journal: taken = delivered, and nothing twice."""
     sink = MemorySink()

@@ -77,7 +77,7 @@ def test_every_metric_of_edge_remote_is_documented(metric: str) -> None:
     assert f"`{metric}`" in REMOTE or f"`{metric}_total`" in REMOTE
 
 
-@pytest.mark.parametrize("route", ["/healthz", "/readyz", "/status", "/metrics"])
+@pytest.mark.parametrize("route", ["/healthz", "/readyz", "/status", "/values", "/losses", "/metrics"])
 def test_every_route_is_documented(route: str) -> None:
     """So does every HTTP route."""
     assert route in OPERATIONS
