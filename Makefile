@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FOR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit acceptance bench soak lock clean
+.PHONY: help setup dashboard demo test lint unit acceptance bench soak screenshots lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -22,7 +22,19 @@ $(VENV)/.done: requirements.lock pyproject.toml
 
 setup: $(VENV)/.done ## the environment in .venv, from the lock file with hashes
 
-demo: $(VENV)/.done ## simulated PLCs, agent, broker and store; FOR=10s ends it
+# What the front end is made of. It needs no Node on this machine: the environment brings it.
+FRONT_END := $(shell find dashboard -path '*/.web' -prune -o -path '*/web' -prune -o -type f \
+	\( -path '*/elements/*' -o -path '*/assets/*' -o -path '*/components/*' -o -path '*/pages/*' \
+	-o -path '*/state/*' -o -path '*/reflex.lock/*' -o -name app.py -o -name rxconfig.py \
+	-o -name build.py -o -name front_end.py \) -print)
+
+dashboard/web/.done: $(VENV)/.done $(FRONT_END)
+	@$(BIN)/python -m dashboard.build
+	@touch $@
+
+dashboard: dashboard/web/.done ## the front end of the dashboard, from its committed lock
+
+demo: $(VENV)/.done dashboard ## simulated PLCs, agent, broker, store and dashboard; FOR=10s ends it
 	@tests/install.sh mosquitto || echo "going on without Mosquitto"
 	@$(BIN)/edge-agent demo $(if $(FOR),--for $(FOR))
 
@@ -31,8 +43,8 @@ lint: $(VENV)/.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.done ## linters, types and all tests but the longest; installs the servers they need
-	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd
+test: $(VENV)/.done dashboard ## linters, types and all tests but the longest; installs the servers they need
+	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd chromium fonts-noto-cjk
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m "not long"
 
@@ -43,9 +55,13 @@ acceptance: $(VENV)/.done ## what takes longer than CI allows: every fault, many
 	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd iproute2 iptables
 	$(BIN)/python -m pytest tests/acceptance
 
-bench: $(VENV)/.done ## the figures of bench/README.md
-	@tests/install.sh mosquitto postgresql influxdb
+bench: $(VENV)/.done dashboard ## the figures of bench/README.md
+	@tests/install.sh mosquitto postgresql influxdb chromium fonts-noto-cjk
 	$(BIN)/python -m bench
+
+screenshots: $(VENV)/.done dashboard ## docs/images/: every page, light and dark, wide and narrow
+	@tests/install.sh chromium fonts-noto-cjk
+	$(BIN)/python -m tests.browser.screenshots
 
 soak: $(VENV)/.done ## 30 minutes at 5,000 samples/s
 	@tests/install.sh mosquitto postgresql influxdb
@@ -56,4 +72,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dashboard/.web dashboard/web .mypy_cache .ruff_cache .pytest_cache .hypothesis

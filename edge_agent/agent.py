@@ -40,11 +40,11 @@ from edge_agent.status import (
     upkeep_status,
     verdict,
 )
+from edge_agent.supervisor import supervise
 
 log = logging.getLogger(__name__)
 
 JOURNAL_FILE = "journal.db"
-RESTART_PAUSE_S = 1.0
 LOSSES_SHOWN_MAX = 100
 """Rows of the loss ledger that `/losses` tells; `edge-agent journal export ledger` has all."""
 SCANS_FINISH_TIMEOUT_S = 5.0
@@ -202,19 +202,10 @@ class Agent:
         name: str,
         run: Callable[[], Coroutine[object, object, None]],
     ) -> asyncio.Task[None]:
-        return group.create_task(self._supervise(name, run), name=name)
+        return group.create_task(supervise(name, run, self._count_restart), name=name)
 
-    async def _supervise(
-        self, name: str, run: Callable[[], Coroutine[object, object, None]]
-    ) -> None:
-        """Keep a task alive through errors that nobody expected. The only place that may."""
-        while True:
-            try:
-                return await run()
-            except Exception as error:
-                self.restarts += 1
-                log.critical("task %s failed and is started again", name, exc_info=error)
-            await asyncio.sleep(RESTART_PAUSE_S)
+    def _count_restart(self) -> None:
+        self.restarts += 1
 
     async def _watch(self) -> None:
         """Feed systemd's watchdog, but only while scans and the journal really advance."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -26,13 +26,22 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from edge_agent.errors import ConfigError
-from edge_agent.settings_sources import Entry, KeyTable, Problems, allowed, collect, shown
+from edge_agent.settings_sources import (
+    UNKNOWN_SECRET,
+    Entry,
+    KeyTable,
+    Problems,
+    allowed,
+    collect,
+    shown,
+)
 
 ID_CHARS_MAX = 64
 """As long as a host name may be; the id stands in MQTT client ids and in database rows."""
@@ -117,8 +126,9 @@ class MqttSettings(_Section):
 
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod
-    def _check_file(cls, path: Path | None) -> Path | None:
-        if path is not None and not _is_readable_file(path):
+    def _check_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        is_own = info.context is None or info.context["own"]
+        if path is not None and is_own and not _is_readable_file(path):
             raise ValueError("a file that exists and can be read")
         return path
 
@@ -249,7 +259,8 @@ class RemoteSettings(_Section):
     @classmethod
     def _check_password(cls, password: SecretStr | None) -> SecretStr | None:
         # Other characters would need SASLprep (RFC 4013) to mean the same on every client.
-        if password is not None and not re.fullmatch(r"[!-~]{12,200}", password.get_secret_value()):
+        text = password.get_secret_value() if password is not None else ""
+        if text and not re.fullmatch(r"[!-~]{12,200}", text):
             raise ValueError("12 to 200 ASCII letters, digits and signs, without spaces")
         return password
 
@@ -267,17 +278,57 @@ class RemoteSettings(_Section):
 
 
 class DashboardSettings(_Section):
-    """Where the pages get their data; for `edge-dashboard`."""
+    """Where the pages get their data, and who may look; for `edge-dashboard`."""
 
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8501
     source: Literal["store", "edge", "remote"] = "store"
     edge_dsn: SecretStr | None = None
     remote_dsn: SecretStr | None = None
+    agent_url: str | None = None
     users_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
     @field_validator("edge_dsn", "remote_dsn")
     @classmethod
     def _check_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
         return _check_dsn(dsn)
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, text: str) -> str:
+        try:
+            _split_address(f"[{text}]:0" if ":" in text else f"{text}:0")
+        except ValueError:
+            raise ValueError("an address or a host name, without port") from None
+        return text
+
+    @field_validator("agent_url")
+    @classmethod
+    def _check_url(cls, text: str | None) -> str | None:
+        return text and _check_url(text, ("http", "https"), path_allowed=True)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        # Whether they can be read is edge-dashboard's business: the agent runs as another user.
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together: give both or neither")
+        return self
+
+    def agent_address(self, agent: AgentSettings) -> str:
+        """Where the agent's HTTP is: ``agent_url``, else this machine's agent.
+
+        Raises ``ConfigError`` where neither is there.
+        """
+        if self.agent_url:
+            return self.agent_url
+        if agent.http_address is None:
+            raise ConfigError(
+                "agent.http is off, so there are no live values", hint="set dashboard.agent_url"
+            )
+        host, port = agent.http_address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Settings(_Section):
@@ -320,22 +371,27 @@ def load_settings(
     path: Path | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, object] | None = None,
+    *,
+    own: Container[str] | None = None,
 ) -> Settings:
     """Read, merge and check all settings.
 
     ``path`` is the settings file, or None for none. ``overrides`` come from the command line, by
-    dotted name (`{"agent.http": ""}`). Raises ``ConfigError`` that lists every problem, one a line:
-    place, value found (never a secret's), and what is allowed.
+    dotted name (`{"agent.http": ""}`). ``own`` are the sections that the program uses, None for
+    all: files that others name are not its business, and it may have no right to read them. Raises
+    ``ConfigError`` that lists every problem, one a line: place, value found (never a secret's), and
+    what is allowed.
     """
     problems = Problems()
-    entries = collect(KeyTable(_FIELDS), path, environ, overrides or {}, problems)
+    own = SECTIONS if own is None else own
+    entries = collect(KeyTable(_FIELDS), path, environ, overrides or {}, problems, own)
     sections: dict[str, _Section] = {}
     for section, model in SECTIONS.items():
         values = {key: entry.value for key, entry in entries.get(section, {}).items()}
         if section == "agent":
             values.setdefault("data_dir", _default_data_dir(environ))
         try:
-            sections[section] = model.model_validate(values)
+            sections[section] = model.model_validate(values, context={"own": section in own})
         except ValidationError as error:
             _explain(error, section, entries.get(section, {}), problems)
     if problems:
@@ -391,8 +447,8 @@ def _check_url(text: str, schemes: tuple[str, ...], *, path_allowed: bool) -> st
 
 def _check_dsn(dsn: SecretStr | None) -> SecretStr | None:
     """Several hosts are allowed, each with a port of its own: `a:5432,b:5433`."""
-    if dsn is None:
-        return None
+    if dsn is None or dsn == UNKNOWN_SECRET:
+        return dsn
     try:
         parts = urlsplit(dsn.get_secret_value())
         hosts = parts.netloc.rpartition("@")[2].split(",")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -109,14 +109,23 @@ class KeyTable:
         }
 
 
+UNKNOWN_SECRET = SecretStr("")
+"""Of a secret that is set, but in a file that only the program it belongs to may read."""
+
+
 def collect(
     table: KeyTable,
     path: Path | None,
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
     problems: Problems,
+    own: Container[str],
 ) -> dict[str, dict[str, Entry]]:
-    """All values by section and key, converted, the later source winning; secrets are fetched."""
+    """All values by section and key, converted, the later source winning; secrets are fetched.
+
+    In sections that are not ``own``, a secret's file that can't be read is no problem: the value is
+    then `UNKNOWN_SECRET`.
+    """
     winners: dict[tuple[str, str], tuple[Key, Entry]] = {}
     sources = (
         _from_toml(table, path, problems) if path is not None else iter(()),
@@ -138,6 +147,9 @@ def collect(
         try:
             value = _value(key, entry, credentials_folder)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and key.section not in own:
+                entries.setdefault(key.section, {})[key.name] = replace(entry, value=UNKNOWN_SECRET)
+                continue
             problems.add(entry.place(), _in_words(error))
             problems.incomplete.add(key.section)
         else:

@@ -29,6 +29,9 @@ COMMANDS = {
 }
 """Each has a module of its name in this package, which is loaded when the command is used."""
 
+OWN_SECTIONS = ("agent", "postgres", "remote")
+"""Of the settings; the others are those of the agent and of the dashboard."""
+
 _OVERRIDES = ("edge_dsn", "remote_dsn", "name", "http")
 
 
@@ -97,7 +100,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         for key in _OVERRIDES
         if (value := getattr(options, key, None)) is not None
     }
-    return load_settings(options.config, os.environ, overrides)
+    return load_settings(options.config, os.environ, overrides, own=OWN_SECTIONS)
 
 
 if __name__ == "__main__":

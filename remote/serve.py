@@ -2,8 +2,8 @@
 
 A remote has no agent, so this does there what the agent does at the edge: each minute it rolls
 up, makes partitions ahead and drops what is old. `/metrics` tells the newest look at both ends
-(Prometheus), `/healthz` whether this process still works. An end that is away is reported and
-waited for.
+(Prometheus), `/status` tells it as JSON, `/healthz` whether this process still works. An end that
+is away is reported and waited for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import orjson
 from aiohttp import web
 
 from edge_agent.database import Upkeep
@@ -171,6 +172,7 @@ class Service:
     async def _serve_http(self) -> web.AppRunner:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
         return await start(app, self._settings.remote.http_address, "remote.http")
 
@@ -178,6 +180,13 @@ class Service:
         """200 while both chores move."""
         stalled = self.stalled()
         return json_response({"healthy": not stalled, "stalled": stalled}, 503 if stalled else 200)
+
+    async def _status(self, _: web.Request) -> web.Response:
+        """The newest look, as `edge-remote status --json` prints one; 503 before the first."""
+        if self.status is None:
+            return json_response({"error": "both ends were not looked at yet"}, 503)
+        body = orjson.dumps(self.status, option=orjson.OPT_UTC_Z)
+        return web.Response(body=body, content_type="application/json")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         failures = {chore.name: chore.failures for chore in self.chores}

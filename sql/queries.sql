@@ -560,8 +560,9 @@ CROSS JOIN LATERAL (
 -- With less memory card_minutes spills to the disk, and compiling costs more than any query here.
 -- None needs a sort; but where statistics are young the planner believes that a tag has one row,
 -- and card_latest would read and sort them all instead of the newest one.
+-- What nobody waits for any more ends.
 SELECT set_config('work_mem', '32MB', false), set_config('jit', 'off', false),
-       set_config('enable_sort', 'off', false)
+       set_config('enable_sort', 'off', false), set_config('statement_timeout', '10s', false)
 
 -- name: minutes_ready
 -- Ask for no later minutes of all tags at once: they might have to be computed.
@@ -598,3 +599,103 @@ SELECT tag,
 FROM public.plc_1m
 WHERE site = $1 AND device = $2 AND bucket >= $3 AND bucket < $4
 GROUP BY tag
+
+-- name: dashboard_tags
+-- The tags that have samples in [$1, $2), where $2 is what plc_minutes_ready() says: by whole hours,
+-- and those of the newest hour, which may not be summarized yet, by its minutes.
+SELECT site, device, tag FROM public.plc_1h
+WHERE bucket >= date_bin('1 hour', $1, 'epoch') AND bucket < date_bin('1 hour', $2, 'epoch')
+UNION
+SELECT site, device, tag FROM public.plc_1m
+WHERE bucket >= date_bin('1 hour', $2, 'epoch') AND bucket < $2
+
+-- name: device_minute_steps
+-- The minutes of some tags of a device in [$4, $5), grouped into steps of $6.
+SELECT tag,
+       string_agg(timestamptz_send(step), '') AS buckets,
+       string_agg(float8send(average), '') AS averages,
+       string_agg(float8send(lowest), '') AS lowest,
+       string_agg(float8send(highest), '') AS highest,
+       string_agg(int8send(parts), '') AS parts
+FROM (
+    SELECT tag, date_bin($6, bucket, 'epoch') AS step,
+           public.plc_mean(sum(avg_value), count(*)) AS average,
+           min(min_value) AS lowest, max(max_value) AS highest, count(*) AS parts
+    FROM public.plc_1m
+    WHERE site = $1 AND device = $2 AND tag = ANY ($3::text[]) AND bucket >= $4 AND bucket < $5
+    GROUP BY tag, date_bin($6, bucket, 'epoch')
+) AS stepped
+GROUP BY tag
+
+-- name: device_hour_steps
+-- The same for hours.
+SELECT tag,
+       string_agg(timestamptz_send(step), '') AS buckets,
+       string_agg(float8send(average), '') AS averages,
+       string_agg(float8send(lowest), '') AS lowest,
+       string_agg(float8send(highest), '') AS highest,
+       string_agg(int8send(parts), '') AS parts
+FROM (
+    SELECT tag, date_bin($6, bucket, 'epoch') AS step,
+           public.plc_mean(sum(avg_value), count(*)) AS average,
+           min(min_value) AS lowest, max(max_value) AS highest, count(*) AS parts
+    FROM public.plc_1h
+    WHERE site = $1 AND device = $2 AND tag = ANY ($3::text[]) AND bucket >= $4 AND bucket < $5
+    GROUP BY tag, date_bin($6, bucket, 'epoch')
+) AS stepped
+GROUP BY tag
+
+-- name: device_samples
+SELECT tag,
+       string_agg(timestamptz_send(ts), '') AS times,
+       string_agg(float8send(value), '') AS values
+FROM public.plc_raw
+WHERE site = $1 AND device = $2 AND tag = ANY ($3::text[]) AND ts >= $4 AND ts < $5
+GROUP BY tag
+
+-- name: device_counts
+SELECT tag, sum(samples)::bigint AS samples FROM public.plc_1m
+WHERE site = $1 AND device = $2 AND tag = ANY ($3::text[]) AND bucket >= $4 AND bucket < $5
+GROUP BY tag
+
+-- name: device_seen
+-- Those of these tags that have samples in the hours in [$4, $5).
+SELECT tag FROM unnest($3::text[]) AS wanted (tag)
+WHERE EXISTS (
+    SELECT FROM public.plc_1h AS h
+    WHERE h.site = $1 AND h.device = $2 AND h.tag = wanted.tag AND bucket >= $4 AND bucket < $5
+)
+
+-- name: device_series
+-- Line and unit of each of these tags, as its newest row has them; hours outlive samples.
+SELECT wanted.tag, newest.line, newest.unit FROM unnest($3::text[]) AS wanted (tag)
+CROSS JOIN LATERAL (
+    SELECT line, unit FROM (
+        (
+            SELECT ts, line, unit FROM public.plc_raw AS r
+            WHERE r.site = $1 AND r.device = $2 AND r.tag = wanted.tag ORDER BY ts DESC LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT bucket, line, unit FROM public.plc_1h AS h
+            WHERE h.site = $1 AND h.device = $2 AND h.tag = wanted.tag
+            ORDER BY bucket DESC LIMIT 1
+        )
+    ) AS both_of_them
+    ORDER BY ts DESC LIMIT 1
+) AS newest
+
+-- name: device_rows
+-- The newest rows of these tags together: as many of each as of all, by the primary key.
+SELECT newest.ts, wanted.tag, newest.value FROM unnest($3::text[]) AS wanted (tag)
+CROSS JOIN LATERAL (
+    SELECT ts, value FROM public.plc_raw AS r
+    WHERE r.site = $1 AND r.device = $2 AND r.tag = wanted.tag ORDER BY ts DESC LIMIT $4
+) AS newest
+ORDER BY newest.ts DESC, wanted.tag DESC LIMIT $4
+
+-- name: dashboard_kept
+-- What is older than this is dropped by the next retention.
+SELECT date_bin('1 day', now(), 'epoch') - raw_days * interval '24 hours' AS samples_from,
+       date_bin('1 day', now(), 'epoch') - minute_days * interval '24 hours' AS minutes_from
+FROM public.plc_settings

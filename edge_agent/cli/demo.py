@@ -1,4 +1,4 @@
-"""`edge-agent demo`: simulated PLCs, the agent, a broker and the embedded store, all at once.
+"""`edge-agent demo`: simulated PLCs, agent, broker, embedded store and dashboard, all at once.
 
 Everything runs on free ports of loopback and in a folder of its own, which is removed at the end.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import re
 import shutil
 import signal
@@ -37,6 +38,8 @@ REFRESH_S = 0.5
 START_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 10.0
 DEMO_MAP = Path("examples/demo/address_map.csv")
+DASHBOARD_PORT = 8501
+"""Easy to remember; another one if it is taken."""
 
 log = logging.getLogger(__name__)
 
@@ -59,23 +62,27 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         if any(tag.protocol == "modbus" for tag in demo_map.tags):
             stack.enter_context(_simulator(demo_map.path))
         broker = stack.enter_context(_mosquitto(folder))
+        http = f"127.0.0.1:{free_port()}"
         overrides: dict[str, object] = {
             "agent.data_dir": str(folder / "data"),
-            "agent.http": "",
+            "agent.http": http,
             "store.enabled": True,
         }
         if broker is not None:
             overrides["mqtt.url"] = broker
+        pages = stack.enter_context(_dashboard(folder / "data", http))
         demo_settings = load_settings(None, {}, overrides)
-        status = asyncio.run(_show(Agent(demo_settings, demo_map), broker, duration_s))
+        where = " · ".join(_places(broker, pages))
+        status = asyncio.run(_show(Agent(demo_settings, demo_map), where, duration_s))
     return summarize(status)
 
 
-async def _show(agent: Agent, broker: str | None, duration_s: float | None) -> AgentStatus:
+async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStatus:
     """Run the agent with a live picture of it, until the time is up or Ctrl-C."""
     console = Console(highlight=False)
     rates = tables.Rates()
-    where = f"MQTT on {broker}, topics plc/#" if broker else "no Mosquitto found: store only"
+    if not console.is_terminal:
+        console.print(where)
     running = asyncio.create_task(agent.run())
     started = time.monotonic()
     status = None
@@ -98,6 +105,12 @@ async def _show(agent: Agent, broker: str | None, duration_s: float | None) -> A
     console.print(tables.devices(status or final))
     console.print(tables.stages(final, None))
     return final
+
+
+def _places(broker: str | None, pages: str | None) -> Iterator[str]:
+    """Where to look."""
+    yield f"dashboard on {pages}" if pages else "no dashboard (`make dashboard` builds it)"
+    yield f"MQTT on {broker}, topics plc/#" if broker else "no Mosquitto found: store only"
 
 
 def summarize(status: AgentStatus) -> int:
@@ -168,10 +181,37 @@ def _mosquitto(folder: Path) -> Iterator[str | None]:
         _end(process)
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+@contextmanager
+def _dashboard(data_dir: Path, agent_http: str) -> Iterator[str | None]:
+    """The dashboard in a process of its own; None where it is not installed or not built."""
+    port = free_port(DASHBOARD_PORT)
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--data-dir", str(data_dir)]
+    process = subprocess.Popen(
+        [*command, "--agent-url", f"http://{agent_http}"],
+        env={**os.environ, "EDGE_AGENT__AGENT__LOG_LEVEL": "error"},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        try:
+            wait_for_port(port, process)
+        except TransientError as error:
+            log.debug("demo without a dashboard: %s", error)
+            yield None
+        else:
+            yield f"http://127.0.0.1:{port}/"
+    finally:
+        _end(process)
+
+
+def free_port(wanted: int = 0) -> int:
+    """A loopback port that nobody listens on now: the wanted one if it is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
         return int(probe.getsockname()[1])
 
 

@@ -28,6 +28,9 @@ COMMANDS = {
 }
 """Each has a module of its name in this package, which is loaded when the command is used."""
 
+OWN_SECTIONS = ("agent", "journal", "mqtt", "postgres", "influx", "store")
+"""Of the settings; the others are those of `edge-remote` and `edge-dashboard`."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -68,7 +71,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         overrides["agent.data_dir"] = str(options.data_dir)
     if options.http is not None:
         overrides["agent.http"] = options.http
-    return load_settings(options.config, os.environ, overrides)
+    return load_settings(options.config, os.environ, overrides, own=OWN_SECTIONS)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -23,7 +23,14 @@ from edge_agent.errors import TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.store.database import Retention, pages_of, transaction
-from edge_agent.store.layout import APPLICATION_ID, FORMAT, HOUR_MS, SCHEMA, pack_tail
+from edge_agent.store.layout import (
+    APPLICATION_ID,
+    FORMAT,
+    HOUR_MS,
+    PACKED_SCHEMA,
+    SCHEMA,
+    pack_tail,
+)
 from edge_agent.store.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -168,16 +175,17 @@ class StoreSink:
     def _create_or_check(self, db: sqlite3.Connection) -> None:
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (found_format,) = db.execute("PRAGMA user_version").fetchone()
-        if (application, found_format) == (APPLICATION_ID, FORMAT):
-            return
-        (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if objects:
-            raise TransientError(
-                f"{self._path} is not a store of format {FORMAT}"
-                f" (application id {application:#x}, format {found_format})",
-                hint="move the file away, or run the version of the agent that wrote it",
-            )
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
+        if (application, found_format) != (APPLICATION_ID, FORMAT):
+            (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if objects:
+                raise TransientError(
+                    f"{self._path} is not a store of format {FORMAT}"
+                    f" (application id {application:#x}, format {found_format})",
+                    hint="move the file away, or run the version of the agent that wrote it",
+                )
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
+        # A file of an older version has none of these; where all are there nothing is written.
+        db.executescript(f"BEGIN; {PACKED_SCHEMA} COMMIT")
 
     def _deliver(self, batches: Sequence[Batch]) -> None:
         with self._translated():

@@ -1,7 +1,8 @@
 """The embedded store: a history in one SQLite file, for who has no database at all.
 
-`sinks/store.py` writes it, `upkeep.py` and `fold.py` keep it in order, `reader.py` reads it from
-any process, `layout.py` says what the bytes mean. This page is the design.
+`sinks/store.py` writes it; `upkeep.py`, `fold.py` and `packing.py` keep it in order; `reader.py`
+reads it from any process, and `search.py` finds the rows for it; `layout.py` says what the bytes
+mean. This page is the design.
 
 What it promises
 ----------------
@@ -23,14 +24,19 @@ tail     one blob per batch, columns as they came. Appending is all that a deliv
 raw      one blob per series and minute (a *slice*): times and values, strictly ascending.
 minute   per series and minute: average, least, greatest and last value, time of the last, count.
 hour     the same per hour.
+packed   per series and closed hour: the hour's minute rows (but for the time of the last) once
+         more, as one blob of columns with a checksum. For who reads days of a few series.
+unpacked hours whose minute rows have changed and that are not packed yet.
 latest   per series, the newest sample that has left the tail.
 state    one row: the store's random id, and how far the fold under way has come.
 ======== ==========================================================================================
 
-The key of raw, minute and hour is one integer, the *slot*: bucket number times 2**24 plus series
-id. New rows therefore go to the end of each table and expired ones leave from its beginning: SQLite
-writes few pages, which is what a memory card lives by. One series over a time range is a seek per
-bucket: 4 us of a PC's core per row read.
+The key of raw, minute, hour and packed is one integer, the *slot*: bucket number times 2**24 plus
+series id. New rows therefore go to the end of each table and expired ones leave from its beginning:
+SQLite writes few pages, which is what a memory card lives by. One series over a time range is a
+seek per bucket: 4 us of a PC's core per row read. But a series' minutes lie one to a page: a week
+of them is 10,000 pages from all over the file, seconds from a memory card. Packed it is 168 blobs,
+two or more to a page.
 
 Folding
 -------
@@ -55,6 +61,26 @@ all of them are still there.
 Invariant: where a slice is, its minute row is; where a minute row is, its hour row is. So slices
 are deleted first and hour rows last.
 
+Packing
+-------
+Invariant: a packed hour is its minute rows, all of them, bit by bit. A reader that finds one needs
+no look at the rows; where it finds none, the rows count.
+
+Triggers on ``minute`` hold it, in the transaction that touches a row: whoever writes a minute row
+deletes its hour's blob and notes the hour in ``unpacked``; whoever deletes one deletes the blob. An
+hour is never packed and noted; one that has lost some of its minutes may be neither. (The fold does
+not write the blob itself: it would have to read an hour to change a minute, and write 2 kB for each
+late sample.) The triggers lie in the file, and so bind a version of the agent that has never heard
+of packed hours. That is why the format's number is the same: an older version may go on with the
+file of a newer one, and back. Hours that an older version wrote before there were triggers stay
+unpacked.
+
+When an hour has been over for a while (``PACKING_GRACE_MS``), upkeep packs what is noted: behind
+the fold, in steps that commit (``HOURS_PER_STEP``) and rounds that let the next fold have its turn
+(``HOURS_PER_ROUND_MAX``). A step writes its blobs and takes their hours off the list, so a crash
+loses nothing. Expiry and shedding know nothing of it: the first minute row of an hour that goes
+takes the blob with it.
+
 Retention and size
 ------------------
 raw_hours, minute_days, and ten years for hours, in steps of ``ROWS_PER_STEP``. Expiry trusts the
@@ -64,8 +90,9 @@ left) the oldest minutes. Freed pages are used again; when a quarter of the file
 The tail holds what two minutes bring.
 
 Cost, measured by bench/store_write.py: 0.4 us of a PC's core to append a sample, and about 24 us to
-fold a slice. In all that is 0.8 us a sample at a period of 200 ms, 1.0 at 1 s and 2.5 at 5 s. A
-sample takes 4 to 10 bytes in its slice, a minute or hour row about 50.
+fold a slice, of which the triggers take 1; packing adds 2.6. In all that is 0.8 us a sample at a
+period of 200 ms, 1.1 at 1 s and 2.8 at 5 s. A sample takes 4 to 10 bytes in its slice, a minute or
+hour row about 50, a packed hour 1.4 to 2 kB. Of 3,000 series, an hour's blobs are 6 MB in 60 steps.
 
 When things go wrong
 --------------------
@@ -74,7 +101,7 @@ When things go wrong
   data and the runner comes back.
 * File damaged (SQLite says so): it is renamed to ``store.db.damaged-<UTC time>`` with its WAL, an
   ERROR line says so, and a new store is begun. A damaged blob in a sound file (checksum) costs only
-  itself: its slice or batch is left out with an ERROR line.
+  itself: its slice or batch is left out with an ERROR line; for a packed hour its rows are read.
 * File deleted or replaced under the agent: noticed at the next delivery, and a new one begun.
 * File of an unknown format: left alone, ``TransientError`` that says what to do.
 """

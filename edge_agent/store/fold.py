@@ -29,6 +29,7 @@ from edge_agent.store.layout import (
     ascending,
     bucket_of,
     combine,
+    hour_slot_of,
     merge,
     pack_slice,
     series_id_of,
@@ -194,8 +195,8 @@ class Fold:
         return found
 
     def _write_hours(self, gained: list[tuple[int, Summary]], changed: list[int]) -> None:
-        changed_keys = {_hour_slot(slot) for slot in changed}
-        gained_keys = [_hour_slot(slot) for slot, _ in gained]
+        changed_keys = {hour_slot_of(slot) for slot in changed}
+        gained_keys = [hour_slot_of(slot) for slot, _ in gained]
         hours = read_summaries(self._db, "hour", changed_keys.union(gained_keys))
         for (slot, summary), key in zip(gained, gained_keys, strict=True):
             summary = _within_hour(slot, summary)
@@ -252,10 +253,6 @@ def _merge(old: Summary, known: Slice | None, new: Slice) -> _Merged:
         summarise(added) if added.values else None,
         len(added.values) < len(new.values),
     )
-
-
-def _hour_slot(slot: int) -> int:
-    return slot_of(bucket_of(slot) // MINUTES_PER_HOUR, series_id_of(slot))
 
 
 def _within_hour(slot: int, summary: Summary) -> Summary:

@@ -9,14 +9,15 @@ import math
 import operator
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 APPLICATION_ID = 0x45_44_47_45
 """`EDGE`: marks the file as ours, for `file` and for us."""
 FORMAT = 1
-"""``PRAGMA user_version``; grows with every change of this module's layout."""
+"""``PRAGMA user_version``; grows with every change of this module's layout that a version which
+does not know it would spoil or misread. `PACKED_SCHEMA` came later and is none."""
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -63,6 +64,32 @@ CREATE TABLE latest (
 );
 """  # noqa: S608
 
+_HOUR_OF: Final = {
+    row: f"(({row}.slot >> {SERIES_ID_BITS}) / {MINUTES_PER_HOUR} << {SERIES_ID_BITS})"
+    f" | ({row}.slot & {SERIES_ID_MAX})"
+    for row in ("NEW", "OLD")
+}
+_NOTED: Final = f"EXISTS (SELECT 1 FROM unpacked WHERE slot = {_HOUR_OF['NEW']})"  # noqa: S608
+_UNPACK: Final = f"""
+    DELETE FROM packed WHERE slot = {_HOUR_OF["NEW"]};
+    INSERT INTO unpacked VALUES ({_HOUR_OF["NEW"]});
+"""  # noqa: S608
+PACKED_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS packed (slot INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS unpacked (slot INTEGER PRIMARY KEY);
+CREATE TRIGGER IF NOT EXISTS minute_inserted AFTER INSERT ON minute WHEN NOT {_NOTED}
+BEGIN {_UNPACK} END;
+CREATE TRIGGER IF NOT EXISTS minute_updated AFTER UPDATE ON minute
+BEGIN
+    DELETE FROM packed WHERE slot IN ({_HOUR_OF["OLD"]}, {_HOUR_OF["NEW"]});
+    INSERT INTO unpacked SELECT {_HOUR_OF["NEW"]} WHERE NOT {_NOTED};
+END;
+CREATE TRIGGER IF NOT EXISTS minute_deleted AFTER DELETE ON minute
+BEGIN DELETE FROM packed WHERE slot = {_HOUR_OF["OLD"]}; END;
+"""  # noqa: S608
+"""The tables of packed hours, and the triggers that keep them true whoever writes a minute row: a
+version of the agent that does not know them, too. For a file that may have them already."""
+
 
 class DamagedBlob(ValueError):  # noqa: N818  (it names the thing)
     """A blob's checksum or length is wrong."""
@@ -95,6 +122,11 @@ def bucket_of(slot: int) -> int:
 def series_id_of(slot: int) -> int:
     """The series of a slot."""
     return slot & SERIES_ID_MAX
+
+
+def hour_slot_of(slot: int) -> int:
+    """Key of the hour that a minute's slot belongs to."""
+    return slot_of(bucket_of(slot) // MINUTES_PER_HOUR, series_id_of(slot))
 
 
 # Every blob starts with the checksum (CRC-32) of all that follows.
@@ -184,14 +216,18 @@ def pack_slice(part: Slice) -> bytes:
 
     Most raw values are integers or float32; this halves the store's largest table.
     """
-    values = part.values.tobytes()
-    if values == values[:8] * len(part.values):
-        kind, values = _CONSTANT, values[:8]
-    elif array("d", singles := array("f", part.values)) == part.values:
-        kind, values = _FLOAT32, singles.tobytes()
-    else:
-        kind = _FLOAT64
+    kind, values = _compressed(part.values)
     return _sealed(kind + part.offsets_ms.tobytes() + values)
+
+
+def _compressed(column: array[float]) -> tuple[bytes, bytes]:
+    """Kind and bytes of a column of values."""
+    values = column.tobytes()
+    if values == values[:8] * len(column):
+        return _CONSTANT, values[:8]
+    if array("d", singles := array("f", column)) == column:
+        return _FLOAT32, singles.tobytes()
+    return _FLOAT64, values
 
 
 def unpack_slice(blob: bytes) -> Slice:
@@ -205,6 +241,94 @@ def unpack_slice(blob: bytes) -> Slice:
         count = len(columns) // (6 if kind == _FLOAT32 else 10)
         values = array("d", array(kind.decode(), columns[2 * count :]))
     return Slice(array("H", columns[: 2 * count]), values)
+
+
+# Packed hour: one bit for each minute that the hour has (uint64, the lowest is its first); then the
+# columns, each with its kind (one byte): averages, least, greatest, last, counts.
+
+_MINUTES_HEAD = Struct("<Q")
+_WHOLE_HOUR: Final = (1 << MINUTES_PER_HOUR) - 1
+_COUNTS: Final = "BHIQ"
+"""Kinds of a column of counts, the smallest first: unsigned, of 1, 2, 4 and 8 bytes."""
+
+
+class Minutes(NamedTuple):
+    """Minutes of one series that have samples, as columns by time; numbers count from 1970."""
+
+    numbers: array[int]
+    averages: array[float]
+    least: array[float]
+    greatest: array[float]
+    last: array[float]
+    samples: array[int]
+
+
+def no_minutes() -> Minutes:
+    """Empty columns, to be extended."""
+    return Minutes(array("q"), array("d"), array("d"), array("d"), array("d"), array("Q"))
+
+
+def minutes_of(rows: Iterable[tuple[Any, ...]]) -> Minutes:
+    """Columns of at least one row: slot, avg, min, max, last, samples; of one series, by time."""
+    slots, averages, least, greatest, last, samples = zip(*rows, strict=True)
+    return Minutes(
+        array("q", map(bucket_of, slots)),
+        array("d", averages),
+        array("d", least),
+        array("d", greatest),
+        array("d", last),
+        array("Q", samples),
+    )
+
+
+def pack_minutes(minutes: Minutes) -> bytes:
+    """Blob of the minutes of one hour, bit by bit as `pack_slice` does it.
+
+    A minute of float32 samples takes 21 bytes, of others 33: two whole hours fit into a page.
+    """
+    first = minutes.numbers[0] // MINUTES_PER_HOUR * MINUTES_PER_HOUR
+    bits = sum(1 << number - first for number in minutes.numbers)
+    return _sealed(
+        b"".join(
+            (
+                _MINUTES_HEAD.pack(bits),
+                *map(_packed_values, minutes[1:-1]),
+                _packed_counts(minutes.samples),
+            )
+        )
+    )
+
+
+def unpack_minutes(hour: int, blob: bytes) -> Minutes:
+    """Minutes of a packed hour, whose number it is. Raises ``DamagedBlob``."""
+    body = _unsealed(blob)
+    (bits,) = _MINUTES_HEAD.unpack_from(body)
+    first = hour * MINUTES_PER_HOUR
+    numbers = array("q", range(first, first + MINUTES_PER_HOUR))
+    if bits != _WHOLE_HOUR:
+        numbers = array("q", (number for n, number in enumerate(numbers) if bits >> n & 1))
+    columns: list[array[Any]] = []
+    at = _MINUTES_HEAD.size
+    for code in "ddddQ":
+        kind, is_constant = chr(body[at]), body[at] == _CONSTANT[0]
+        packed = array(code if is_constant else kind)
+        end = at + 1 + packed.itemsize * (1 if is_constant else len(numbers))
+        packed.frombytes(body[at + 1 : end])
+        columns.append(packed * len(numbers) if is_constant else array(code, packed))
+        at = end
+    return Minutes(numbers, *columns)
+
+
+def _packed_values(column: array[float]) -> bytes:
+    kind, values = _compressed(column)
+    return kind + values
+
+
+def _packed_counts(column: array[int]) -> bytes:
+    if min(column) == max(column):
+        return _CONSTANT + array("Q", column[:1]).tobytes()
+    code = next(c for c in _COUNTS if max(column) < 256 ** array(c).itemsize)
+    return code.encode() + array(code, column).tobytes()
 
 
 def ascending(part: Slice) -> Slice:

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_agent import address_map, protocols
+from edge_agent import address_map, protocols, supervisor
 from edge_agent import agent as agent_module
 from edge_agent.agent import Agent
 from edge_agent.errors import ConfigError, TransientError
@@ -43,7 +43,7 @@ WAIT_S = 15.0
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that no test waits for."""
-    monkeypatch.setattr(agent_module, "RESTART_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor, "RESTART_PAUSE_S", 0.01)
     monkeypatch.setattr(delivery, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(delivery, "BACKOFF_MAX_S", 0.02)
 

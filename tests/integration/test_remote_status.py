@@ -274,6 +274,11 @@ async def test_serve_tells_and_keeps_house(pair: Pair, monkeypatch: pytest.Monke
         names = {name.removesuffix("_total") for name in gauges}
         assert METRICS.keys() - names <= {"edge_remote_wal_budget_hours"}
         assert json.loads(await server.get("/healthz")) == {"healthy": True, "stalled": []}
+        told, printed = json.loads(await server.get("/status")), await status_of(pair, 0)
+        assert told.keys() == printed.keys()
+        assert told["problems"] == []
+        assert told["looked_at"].endswith("Z")
+        assert told["edge_newest"] == printed["edge_newest"]
 
         async def rolled_up() -> bool:
             return bool(await pair.remote.value("SELECT sum(samples) = 100 FROM plc_1m"))

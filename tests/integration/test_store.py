@@ -7,9 +7,11 @@ import itertools
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -188,3 +190,142 @@ async def test_a_full_disk_delays_and_loses_nothing(small_disk: Path) -> None:
     times, _ = StoreReader(path).raw(TAGS[0], *EVER)
     assert len(times) == 2_000 * len(handed)
     assert not list(small_disk.glob("*.damaged-*"))
+
+
+# A folder that this reader can't write
+
+READS_READ_ONLY = """
+import sys
+from pathlib import Path
+from edge_agent.errors import TransientError
+from edge_agent.store.reader import StoreReader
+from edge_agent.store.search import find_samples
+
+path = Path(sys.argv[1])
+reader = StoreReader(path)
+try:
+    path.with_name("x").touch()
+except OSError as error:
+    print("read-only" if error.errno == 30 else error, flush=True)
+for line in sys.stdin:
+    looks = 0
+
+    def read(db):
+        global looks
+        looks += 1
+        if line == "pause\\n" and looks == 1:
+            # What it may have seen in pages of two times.
+            reader._series[99] = reader._series[1]._replace(tag="torn")
+            print("reading", flush=True)
+            sys.stdin.readline()
+        ids = {number: series.tag for number, series in reader._series.items()}
+        return find_samples(db, ids, 0, 1 << 45)
+
+    try:
+        found = reader._read(read)
+        print(looks, {tag: len(samples) for tag, samples in found.items()}, flush=True)
+    except TransientError as error:
+        print(error, flush=True)
+"""
+
+
+class ReadOnly:
+    """A reader of a store in a mount namespace of its own, where its folder is read-only."""
+
+    def __init__(self, path: Path) -> None:
+        folder = shlex.quote(str(path.parent))
+        mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+        self._process = subprocess.Popen(
+            [
+                *("unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"),
+                *(sys.executable, "-c", READS_READ_ONLY, str(path)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "read-only\n":
+            _, said = self._process.communicate()
+            pytest.skip(f"a mount namespace is not permitted here: {said.strip()}")
+
+    def ask(self, line: str = "read") -> str:
+        """What it answers."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().rstrip("\n")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[ReadOnly]:
+    reader = ReadOnly(tmp_path / "store.db")
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+async def sink(tmp_path: Path) -> AsyncIterator[StoreSink]:
+    """Of the store that `read_only` reads; open, and a batch of twelve samples in it."""
+    sink = StoreSink(tmp_path / "store.db", now_ms=lambda: NOON_MS, elapsed_ms=lambda: 0)
+    await sink.open(JOURNAL)
+    await deliver(sink, 1)
+    yield sink
+    await sink.close()
+
+
+async def deliver(sink: StoreSink, number: int) -> None:
+    """Batch of this number: twelve samples of one tag."""
+    make = BatchMaker()
+    batches = [
+        make((TAGS[0], NOON_MS + n, float(n)) for n in range(k * 12, k * 12 + 12))
+        for k in range(number)
+    ]
+    await sink.deliver(batches[-1:])
+
+
+async def test_a_read_only_folder_is_read_while_the_agent_runs_and_when_it_does_not(
+    sink: StoreSink, read_only: ReadOnly
+) -> None:
+    """SQLite alone refuses the file of an agent that has stopped; what it has then is all there."""
+    assert read_only.ask() == "1 {'T0': 12}"
+    await sink.close()
+    assert read_only.ask() == "1 {'T0': 12}"
+    await sink.open(JOURNAL)
+    await deliver(sink, 2)
+    assert read_only.ask() == "1 {'T0': 24}"
+    await sink.close()
+    assert read_only.ask() == "1 {'T0': 24}"
+
+
+@pytest.mark.parametrize("then_stops", [False, True])
+async def test_what_changes_while_a_read_only_folder_is_read_is_read_again(
+    sink: StoreSink, read_only: ReadOnly, then_stops: bool
+) -> None:
+    """Without a lock and without a log SQLite notices nothing: a log that has come, or a file that
+    is no longer the same, tells. Nothing of what was read before is remembered."""
+    await sink.close()
+    assert read_only.ask("pause") == "reading"
+    await sink.open(JOURNAL)
+    await deliver(sink, 2)
+    if then_stops:
+        await sink.close()
+    assert read_only.ask("go on") == "2 {'T0': 24}"
+
+
+async def test_a_read_only_folder_with_the_log_of_a_crash_waits_for_the_agent(
+    sink: StoreSink, read_only: ReadOnly, tmp_path: Path
+) -> None:
+    """What stands in the log alone is not left out: the reader says that it can't read."""
+    log = (tmp_path / "store.db-wal").read_bytes()
+    await sink.close()
+    (tmp_path / "store.db-wal").write_bytes(log)
+    assert "can't be read: unable to open database file" in read_only.ask()
+    await sink.open(JOURNAL)
+    assert read_only.ask() == "1 {'T0': 12}"

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from dashboard import cli as dashboard_line
 from edge_agent.settings import load_settings
 from remote import cli
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNIT = FOLDER / "edge-agent.service"
 REMOTE = FOLDER / "edge-remote.service"
+DASHBOARD = FOLDER / "edge-dashboard.service"
 RECONCILE = FOLDER / "edge-remote-reconcile.service"
 TIMER = FOLDER / "edge-remote-reconcile.timer"
 SERVICES = pytest.mark.parametrize(
-    "unit", [UNIT, REMOTE, RECONCILE], ids=lambda unit: str(unit.name)
+    "unit", [UNIT, REMOTE, RECONCILE, DASHBOARD], ids=lambda unit: str(unit.name)
 )
 EXPOSURE_MAX = 20
 """Tenths of systemd's exposure level; 2.0 is well inside its "OK"."""
@@ -45,7 +47,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def verify(folder: Path, unit: Path, text: str | None = None) -> str:
     """What systemd has to say about a unit beside the others; it returns 0 whatever it says."""
-    for file in (UNIT, REMOTE, RECONCILE, TIMER):
+    for file in (UNIT, REMOTE, RECONCILE, DASHBOARD, TIMER):
         content = text if text is not None and file == unit else file.read_text()
         # The programs aren't installed here, and systemd checks that their files are there.
         installed = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", content)
@@ -60,7 +62,9 @@ def value_of(key: str, unit: Path = UNIT) -> str:
     return str(value)
 
 
-@pytest.mark.parametrize("unit", [UNIT, REMOTE, RECONCILE, TIMER], ids=lambda unit: str(unit.name))
+@pytest.mark.parametrize(
+    "unit", [UNIT, REMOTE, RECONCILE, DASHBOARD, TIMER], ids=lambda unit: str(unit.name)
+)
 def test_systemd_finds_nothing_wrong(tmp_path: Path, unit: Path) -> None:
     """No unknown key, no bad value, no warning."""
     assert verify(tmp_path, unit) == ""
@@ -71,6 +75,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, unit: Path) -> None:
     [
         (UNIT, "WatchdogSec", "WatchdogSecs"),
         (REMOTE, "MemoryHigh", "MemoryHeigh"),
+        (DASHBOARD, "CPUWeight", "CPUWait"),
         (RECONCILE, "IOSchedulingClass", "IOSchedulingKlass"),
         (TIMER, "OnCalendar", "OnCalender"),
     ],
@@ -82,7 +87,9 @@ def test_systemd_would_say_what_is_wrong(
     assert wrong in verify(tmp_path, unit, unit.read_text().replace(f"{right}=", f"{wrong}="))
 
 
-@pytest.mark.parametrize(("unit", "credentials"), [(UNIT, 3), (REMOTE, 2), (RECONCILE, 2)])
+@pytest.mark.parametrize(
+    ("unit", "credentials"), [(UNIT, 3), (REMOTE, 2), (RECONCILE, 2), (DASHBOARD, 3)]
+)
 def test_credentials_put_in_force_are_valid(tmp_path: Path, unit: Path, credentials: int) -> None:
     """What the comments advise for secrets."""
     text = re.sub(r"(?m)^#(?=LoadCredential=)", "", unit.read_text())
@@ -111,7 +118,8 @@ def test_the_advised_drop_in_is_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "serial"), [(UNIT, False), (UNIT, True), (REMOTE, False), (RECONCILE, False)]
+    ("unit", "serial"),
+    [(UNIT, False), (UNIT, True), (REMOTE, False), (RECONCILE, False), (DASHBOARD, False)],
 )
 def test_the_sandbox_is_tight(tmp_path: Path, unit: Path, serial: bool) -> None:
     """Exposure at most 2.0, with serial lines as well."""
@@ -146,6 +154,26 @@ def test_edge_remote_understands_what_its_units_say(unit: Path) -> None:
     assert program.endswith("/edge-remote")
     options = cli.parser(words).parse_args(words)
     assert str(options.config) == "/etc/edge-agent/edge-agent.toml"
+
+
+def test_edge_dashboard_understands_what_its_unit_says() -> None:
+    """The line that systemd runs is one that the program takes."""
+    program, *words = value_of("ExecStart", DASHBOARD).split()
+    assert program.endswith("/edge-dashboard")
+    options = dashboard_line.parser().parse_args(words)
+    assert str(options.config) == "/etc/edge-agent/edge-agent.toml"
+
+
+def test_the_dashboard_has_the_agents_folder_and_can_not_write_there() -> None:
+    """The same user and folder, whichever starts first; a StateDirectory alone could be written."""
+    for key in ("User", "DynamicUser", "StateDirectory", "StateDirectoryMode"):
+        assert value_of(key, DASHBOARD) == value_of(key), key
+    folder = value_of("StateDirectory")
+    assert value_of("ReadOnlyPaths", DASHBOARD).split() == [
+        f"-/var/lib/private/{folder}",
+        f"-/var/lib/{folder}",
+    ]
+    assert "ReadWritePaths" not in DASHBOARD.read_text()
 
 
 @SERVICES

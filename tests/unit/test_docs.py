@@ -15,6 +15,7 @@ from edge_agent.exposition import METRICS
 from edge_agent.pipeline.poller import Quality
 
 command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
+dashboard_line = import_module("dashboard.cli")
 remote_line = import_module("remote.cli")
 remote_metrics = import_module("remote.exposition").METRICS
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EVERYTHING = "\n".join(page.read_text() for page in PAGES)
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+API = (ROOT / "dashboard/api.py").read_text()
+DASHBOARD = (ROOT / "docs/dashboard.md").read_text()
 REMOTE = (ROOT / "docs/remote.md").read_text()
 
 
@@ -65,6 +68,20 @@ def test_every_command_and_option_of_edge_remote_is_documented(command: str) -> 
     assert not [word for word in wanted if word not in before + sections[command]]
 
 
+@pytest.mark.parametrize(
+    ("command", "word"), sorted(set(options(dashboard_line.parser(), "edge-dashboard")))
+)
+def test_every_command_and_option_of_edge_dashboard_is_documented(command: str, word: str) -> None:
+    """It stands in dashboard.md."""
+    assert word in DASHBOARD, command
+
+
+@pytest.mark.parametrize("route", re.findall(r'Route\("([^"]+)"', API))
+def test_every_route_of_the_dashboard_is_documented(route: str) -> None:
+    """So does every route of its API."""
+    assert route in DASHBOARD
+
+
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_every_metric_is_documented(metric: str) -> None:
     """Its name stands in operations.md."""
@@ -77,7 +94,9 @@ def test_every_metric_of_edge_remote_is_documented(metric: str) -> None:
     assert f"`{metric}`" in REMOTE or f"`{metric}_total`" in REMOTE
 
 
-@pytest.mark.parametrize("route", ["/healthz", "/readyz", "/status", "/values", "/losses", "/metrics"])
+@pytest.mark.parametrize(
+    "route", ["/healthz", "/readyz", "/status", "/values", "/losses", "/metrics"]
+)
 def test_every_route_is_documented(route: str) -> None:
     """So does every HTTP route."""
     assert route in OPERATIONS

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "edge_agent"
 REMOTE = ROOT / "remote"
+DASHBOARD = ROOT / "dashboard"
 
 # From the top downwards: a module may import its own layer's package mates and what is below.
 # Names that share a line are siblings and do not import each other.
@@ -32,7 +33,7 @@ LAYERS = (
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
     ("settings_sources", "model", "command_line"),
-    ("errors",),
+    ("errors", "supervisor"),
 )
 REMOTE_LAYERS = (
     ("__main__",),
@@ -48,6 +49,35 @@ REMOTE_LAYERS = (
     ("waiting",),
 )
 """The same for `edge-remote`; the commands stand above what they share."""
+DASHBOARD_LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("serve",),
+    ("api", "build"),
+    ("services", "app", "static"),
+    ("live", "pages", "export", "rxconfig"),
+    ("chart", "components"),
+    ("data", "state", "front_end"),
+    ("current",),
+    ("auth",),
+)
+"""The same for `edge-dashboard`."""
+FOR_DASHBOARD = {
+    "__version__",
+    "address_map",
+    "command_line",
+    "errors",
+    "health",
+    "logs",
+    "model",
+    "notify",
+    "postgres",
+    "settings",
+    "sql_files",
+    "store",
+    "supervisor",
+}
+"""What `dashboard` may use of `edge_agent`: nothing of the pipeline, and nothing that writes."""
 FOR_REMOTE = {
     "__version__",
     "address_map",
@@ -83,6 +113,8 @@ def modules(package: Path = PACKAGE) -> Iterator[tuple[str, str, ast.Module]]:
     """Path within the package, top-level name, and syntax tree of every module."""
     for path in sorted(package.rglob("*.py")):
         inside = path.relative_to(package)
+        if inside.parts[0].startswith("."):
+            continue  # the front end's workshop
         yield str(inside), inside.parts[0].removesuffix(".py"), ast.parse(path.read_text())
 
 
@@ -92,7 +124,7 @@ def imports_of(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module in ("edge_agent", "remote"):
+            if node.module in ("edge_agent", "remote", "dashboard"):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
@@ -133,30 +165,38 @@ def test_imports_point_downwards() -> None:
     assert not wrong
 
 
-def test_remote_has_layers_too() -> None:
-    """Every module of `edge-remote` has its place, and imports what is below it."""
-    assert {name for _, name, _ in modules(REMOTE)} - {"__init__"} == {
-        name for layer in REMOTE_LAYERS for name in layer
+@pytest.mark.parametrize("package", [REMOTE, DASHBOARD], ids=lambda path: path.name)
+def test_the_other_packages_have_layers_too(package: Path) -> None:
+    """Every module has its place, and imports what is below it."""
+    layers = {REMOTE: REMOTE_LAYERS, DASHBOARD: DASHBOARD_LAYERS}[package]
+    assert {name for _, name, _ in modules(package)} - {"__init__"} == {
+        name for layer in layers for name in layer
     }
     wrong = [
         f"{path} imports {imported}"
-        for path, name, tree in modules(REMOTE)
+        for path, name, tree in modules(package)
         for imported in imports_of(tree)
-        if imported.startswith("remote.")
-        and rank(imported.split(".")[1], REMOTE_LAYERS) <= rank(name, REMOTE_LAYERS)
+        if imported.startswith(f"{package.name}.")
+        and (inside := imported.split(".")[1]) != name
+        and rank(inside, layers) <= rank(name, layers)
     ]
     assert not wrong
 
 
-def test_remote_uses_little_of_the_agent() -> None:
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [(REMOTE, FOR_REMOTE), (DASHBOARD, FOR_DASHBOARD)],
+    ids=["remote", "dashboard"],
+)
+def test_the_other_packages_use_little_of_the_agent(package: Path, allowed: set[str]) -> None:
     """Nothing of the pipeline: no driver, no sink, no journal."""
     used = {
         imported.split(".")[1]
-        for _, _, tree in modules(REMOTE)
+        for _, _, tree in modules(package)
         for imported in imports_of(tree)
         if imported.startswith("edge_agent.")
     }
-    assert used <= FOR_REMOTE
+    assert used <= allowed
 
 
 @pytest.mark.parametrize("outside", ["dashboard", "remote", "tests", "bench"])

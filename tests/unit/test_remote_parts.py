@@ -8,14 +8,16 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
 from edge_agent.errors import ConfigError
 from edge_agent.health import HealthCheck
-from edge_agent.settings import RemoteSettings
+from edge_agent.settings import RemoteSettings, Settings
 from remote.ends import clock_problem
 from remote.exposition import exposition
 from remote.login import masked, password_in, scram_verifier, subscription_address, verifies
+from remote.serve import Service
 from remote.state import ReplicationStatus, judged
 from remote.status import line
 
@@ -149,6 +151,21 @@ def test_settings_that_are_refused() -> None:
     for key, value in (("name", "Edge-1"), ("name", ""), ("rep_password", SecretStr("short"))):
         with pytest.raises(ValueError, match=key):
             RemoteSettings.model_validate({key: value})
+
+
+async def test_serve_tells_the_newest_look() -> None:
+    """As `status --json` prints it; before the first look, that there is none."""
+    remote = {"edge_dsn": "postgresql://pi/plc", "remote_dsn": "postgresql://far/plc"}
+    service = Service(Settings.model_validate({"remote": remote}))
+    request = make_mocked_request("GET", "/status")
+    before = await service._status(request)
+    assert before.status == 503
+    assert orjson.loads(before.text or "")["error"]
+    check = HealthCheck("slot_wal_bytes", "plc_edge", 1.5, "do this")
+    service.status = ReplicationStatus("edge", NOW, edge_newest=NOW, edge_health=(check,))
+    answer = await service._status(request)
+    assert answer.content_type == "application/json"
+    assert answer.text == line(service.status)
 
 
 def test_a_verdict_is_printed_somewhere() -> None:

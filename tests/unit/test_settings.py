@@ -17,7 +17,12 @@ from pydantic import SecretStr
 
 from edge_agent.errors import ConfigError
 from edge_agent.settings import SECTIONS, Settings, load_settings
-from edge_agent.settings_sources import LOCATED_LINES_MAX, SECRET_BYTES_MAX, is_secret
+from edge_agent.settings_sources import (
+    LOCATED_LINES_MAX,
+    SECRET_BYTES_MAX,
+    UNKNOWN_SECRET,
+    is_secret,
+)
 
 ROOT = Path(__file__).parents[2]
 DSN = "postgresql://ingest:s3cret@db/plant"
@@ -489,3 +494,38 @@ def test_the_reference_has_every_key_with_its_default_and_bounds() -> None:
                 assert allowed == " to ".join(map(str, bounds)), f"[{section}] {name}"
     assert found == {section: list(model.model_fields) for section, model in SECTIONS.items()}
     assert list(SECTIONS) == list(Settings.model_fields)
+
+
+def test_a_program_needs_no_right_to_read_the_secrets_of_another(tmp_path: Path) -> None:
+    """One file serves all: what belongs to others counts as set, and nobody asks what it is."""
+    text = (
+        '[mqtt]\nurl = "mqtts://b:8883"\npassword_file = "secret"\nca_file = "ca.crt"\n'
+        '[postgres]\ndsn_file = "dsn"\n'
+        '[influx]\nurl = "http://i:8086"\norg = "o"\nbucket = "b"\ntoken_file = "token"\n'
+        '[remote]\nedge_dsn_file = "edge"\nrep_password_file = "rep"\n'
+        '[dashboard]\nedge_dsn_file = "viewer"\n'
+    )
+    path = tmp_path / "edge-agent.toml"
+    path.write_text(text)
+    (tmp_path / "viewer").write_text("postgresql://v@h/d")
+    settings = load_settings(path, {}, own=("agent", "dashboard"))
+    assert settings.dashboard.edge_dsn is not None
+    assert settings.dashboard.edge_dsn.get_secret_value() == "postgresql://v@h/d"
+    for secret in (settings.postgres.dsn, settings.influx.token, settings.remote.rep_password):
+        assert secret == UNKNOWN_SECRET
+    assert not settings.store_enabled
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {}, own=("agent", "mqtt", "postgres"))
+    message = str(caught.value)
+    assert "3 problems" in message
+    for name in ("secret", "ca.crt", "dsn"):
+        assert name in message
+    assert "rep" not in message
+
+
+def test_what_can_be_read_is_checked_for_everybody(tmp_path: Path) -> None:
+    """A wrong address is wrong, whoever finds it."""
+    path = tmp_path / "edge-agent.toml"
+    path.write_text('[dashboard]\nedge_dsn = "mysql://x"\n')
+    with pytest.raises(ConfigError, match="edge_dsn"):
+        load_settings(path, {}, own=("agent",))

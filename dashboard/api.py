@@ -1,0 +1,149 @@
+"""The API routes: live values as server-sent events, charts, rows, downloads, the system.
+
+Everything is GET and changes nothing. Errors are JSON: what is wrong, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from dashboard.chart import chart
+from dashboard.export import export
+from dashboard.live.feed import epoch_ms
+from dashboard.services import Services
+from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
+
+ROWS_DEFAULT, ROWS_MAX = 200, 1_000
+"""Of the table of newest rows; more than a thousand nobody scrolls through."""
+EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""A proxy in between must hand each event on at once."""
+
+
+def api(services: Services) -> Starlette:
+    """The routes below /api/, and /healthz."""
+
+    async def snapshot(request: Request) -> Response:
+        return Response(await services.hub(_source(request)).snapshot(), media_type=JSON)
+
+    async def events(request: Request) -> Response:
+        since = request.query_params.get("since", "")
+        messages = services.hub(_source(request)).messages(since)
+        return StreamingResponse(_as_events(messages), 200, EVENT_HEADERS, "text/event-stream")
+
+    async def chart_route(request: Request) -> Response:
+        site, device, tags = _which(request)
+        answer = await chart(
+            services.history(_source(request)),
+            site,
+            device,
+            tags,
+            _whole(request, "from"),
+            _whole(request, "to"),
+            epoch_ms(),
+        )
+        return _json(answer)
+
+    async def rows(request: Request) -> Response:
+        site, device, tags = _which(request)
+        limit = _whole(request, "limit", ROWS_DEFAULT)
+        if not 1 <= limit <= ROWS_MAX:
+            raise ConfigError(f"limit {limit}: allowed: 1 to {ROWS_MAX}")
+        found = await services.history(_source(request)).rows(site, device, tags, limit)
+        return _json({"rows": [list(row) for row in found]})
+
+    async def download(request: Request) -> Response:
+        site, device, tags = _which(request)
+        pieces = await export(
+            services.history(_source(request)),
+            site,
+            device,
+            tags,
+            _whole(request, "from"),
+            _whole(request, "to"),
+            epoch_ms(),
+        )
+        name = quote(f"{site}-{device}.csv", safe="")
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+        return StreamingResponse(pieces, 200, headers, "text/csv; charset=utf-8")
+
+    async def system(request: Request) -> Response:
+        return _json(await services.system(_source(request)))
+
+    async def healthz(_: Request) -> Response:
+        return _json({"healthy": True})
+
+    def _source(request: Request) -> str:
+        return request.query_params.get("source") or services.default
+
+    return Starlette(
+        routes=[
+            Route("/api/snapshot", _answered(snapshot)),
+            Route("/api/events", _answered(events)),
+            Route("/api/chart", _answered(chart_route)),
+            Route("/api/rows", _answered(rows)),
+            Route("/api/export.csv", _answered(download)),
+            Route("/api/system", _answered(system)),
+            Route("/healthz", healthz),
+        ]
+    )
+
+
+JSON = "application/json"
+
+
+def _answered(
+    handler: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Errors of ours as JSON: 400 for a wrong question, 503 for a source that is away."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except ConfigError as error:
+            return _json(_told(error), 400)
+        except TransientError as error:
+            return _json(_told(error), 503)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return answer
+
+
+def _told(error: EdgeAgentError) -> dict[str, str]:
+    return {"error": str(error), "hint": error.hint}
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type=JSON)
+
+
+def _which(request: Request) -> tuple[str, str, list[str]]:
+    """Site, device and tags of a question."""
+    asked = request.query_params
+    site, device, tags = asked.get("site"), asked.get("device"), asked.getlist("tag")
+    if not site or not device or not tags:
+        raise ConfigError("site, device and at least one tag must be given")
+    return site, device, tags
+
+
+def _whole(request: Request, name: str, default: int | None = None) -> int:
+    text = request.query_params.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ConfigError(f"{name} {text!r}: must be a whole number") from None
+
+
+async def _as_events(messages: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
+    """Server-sent events (WHATWG HTML, 9.2); JSON of orjson has no line breaks."""
+    async for kind, body in messages:
+        yield b"event: " + kind.encode() + b"\ndata: " + body + b"\n\n"

@@ -1,0 +1,87 @@
+"""What every page has around it: the head, the bar at the top, the banner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import reflex as rx
+
+from dashboard.components import elements
+from dashboard.components.text import text
+from dashboard.state.session import Session
+
+BOOT = """
+try {
+  const html = document.documentElement, stored = localStorage.getItem("language");
+  html.lang = stored || (navigator.language.startsWith("ko") ? "ko" : "en");
+} catch {}
+"""
+"""Before the first paint; Reflex itself does the same for the theme."""
+
+FIRST_SNAPSHOT = """
+{
+  const source = new URLSearchParams(location.search).get("source");
+  const query = source ? `?source=${encodeURIComponent(source)}` : "";
+  const response = fetch(`/api/snapshot${query}`);
+  response.catch(() => {});
+  globalThis.firstSnapshot = { source, response };
+}
+"""
+"""Asks for what is shown before any script is there that could show it (`elements/live.js`)."""
+
+HEAD = [
+    rx.el.script(FIRST_SNAPSHOT),
+    rx.el.script(BOOT),
+    rx.el.link(rel="stylesheet", href="/dashboard.css"),
+    rx.el.link(rel="icon", href="/favicon.svg", type="image/svg+xml"),
+    rx.el.script(src="/elements/main.js", type="module", custom_attrs={"async": True}),
+]
+
+
+def frame(*content: Any, script: str = "") -> Any:
+    """A page: ``content`` is its main part, ``script`` the name of its own elements."""
+    own = []
+    if script:
+        own = [
+            rx.el.link(rel="stylesheet", href=f"/{script}.css"),
+            rx.el.script(src=f"/elements/{script}.js", type="module", custom_attrs={"async": True}),
+        ]
+    return rx.fragment(
+        *own,
+        elements.anchor(
+            text("본문으로", "Skip to content"),
+            class_name="skip",
+            custom_attrs={"href": "#content"},
+        ),
+        rx.el.header(
+            rx.el.a(
+                rx.el.img(src="/favicon.svg", alt=""),
+                rx.el.span("Edge Vibe"),
+                href="/",
+                class_name="brand",
+            ),
+            elements.search(),
+            rx.el.nav(
+                rx.el.a(text("시스템", "System"), href="/system/", class_name="quiet"),
+                elements.preferences(),
+                _who(),
+                class_name="tools",
+            ),
+            class_name="top",
+        ),
+        elements.banner(),
+        rx.el.main(*content, id="content"),
+    )
+
+
+def _who() -> Any:
+    """Who is logged in; nothing where the dashboard is open."""
+    return rx.cond(
+        Session.name != "",
+        elements.form(
+            rx.el.span(Session.name, class_name="who", title=Session.role),
+            rx.el.button(text("로그아웃", "Log out"), type="submit", class_name="quiet"),
+            class_name="session",
+            custom_attrs={"action": "/logout", "method": "post"},
+        ),
+    )

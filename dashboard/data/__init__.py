@@ -1,0 +1,1 @@
+"""Where the pages get their history: one interface (`base.py`), and the sources behind it."""
