@@ -7,6 +7,7 @@ and errors to standard error.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -56,11 +57,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: Settings) -> int:
-    import uvloop
-
     from dashboard.serve import serve
 
-    uvloop.run(serve(settings))
+    # Not uvloop: granian does the I/O, so it would bring 4 MB and no speed.
+    asyncio.run(serve(settings))
     return DONE
 
 

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,8 +40,12 @@ log = logging.getLogger(__name__)
 
 REFLEX_PATHS = ("/_event",)
 """What of Reflex's own routes a browser needs; the others are not reachable."""
-M_ARENA_MAX = -8
-"""glibc's number of this parameter (malloc.h)."""
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+"""glibc's numbers of these parameters (malloc.h)."""
+MAPPED_BYTES_MIN = 131_072
+"""glibc's own value, which would otherwise grow with the first chart and keep the memory of all."""
+WORKERS_MAX = 2
+"""One waits for the agent; the other looks host names up, or makes a look of a remote's rows."""
 ARENAS_MAX = 2
 """One for the event loop, one for the threads that wait for disk and network."""
 GRANIAN_LOGS = {"version": 1, "disable_existing_loggers": False, "handlers": {}, "loggers": {}}
@@ -118,13 +123,16 @@ def address(dashboard: DashboardSettings) -> str:
 
 
 def _keep_memory_small() -> None:
-    """Two arenas for all threads instead of eight per core: about 10 MB that nobody needs.
+    """Few threads, two arenas, and large buffers given back when a chart has been sent.
 
-    glibc only (mallopt(3)); elsewhere nothing happens.
+    The last two are glibc's (mallopt(3)); elsewhere nothing happens.
     """
+    workers = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix="dashboard")
+    asyncio.get_running_loop().set_default_executor(workers)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, ARENAS_MAX)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
 
 
 def _check_free(dashboard: DashboardSettings) -> None:

@@ -7,6 +7,7 @@ are kept by browsers for a year, everything else is asked for again and mostly a
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 from collections.abc import Mapping
@@ -29,10 +30,13 @@ TYPES = {".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file with its gzip'ed twin, if it has one, and the headers of both."""
+    """One file, as it is in the build or as its gzip'ed twin, and the headers of both.
+
+    Browsers take the twin; who does not gets it unpacked, so that nothing is kept twice.
+    """
 
     body: bytes
-    packed: bytes | None
+    is_packed: bool
     headers: Mapping[str, str]
 
 
@@ -85,13 +89,16 @@ def _read(name: str, path: Path) -> File:
     }
     if path.suffix == ".html":
         headers["Content-Security-Policy"] = policy(*inline_hashes(body))
-    return File(body, twin.read_bytes() if twin.is_file() else None, headers)
+    is_packed = twin.is_file()
+    return File(twin.read_bytes() if is_packed else body, is_packed, headers)
 
 
 def _response(file: File, asked: Mapping[bytes, bytes]) -> Response:
     headers = dict(file.headers)
     if asked.get(b"if-none-match", b"").decode("latin-1") == headers["ETag"]:
         return Response(None, 304, headers)
-    if file.packed is not None and b"gzip" in asked.get(b"accept-encoding", b""):
-        return Response(file.packed, 200, headers | {"Content-Encoding": "gzip"})
-    return Response(file.body, 200, headers)
+    if not file.is_packed:
+        return Response(file.body, 200, headers)
+    if b"gzip" in asked.get(b"accept-encoding", b""):
+        return Response(file.body, 200, headers | {"Content-Encoding": "gzip"})
+    return Response(gzip.decompress(file.body), 200, headers)

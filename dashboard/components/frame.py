@@ -22,9 +22,10 @@ FIRST_SNAPSHOT = """
 {
   const source = new URLSearchParams(location.search).get("source");
   const query = source ? `?source=${encodeURIComponent(source)}` : "";
-  const response = fetch(`/api/snapshot${query}`);
-  response.catch(() => {});
-  globalThis.firstSnapshot = { source, response };
+  const message = fetch(`/api/snapshot${query}`, { priority: "high" })
+    .then((answer) => (answer.ok ? answer.json() : null), () => null)
+    .catch(() => null);
+  globalThis.firstSnapshot = { source, message };
 }
 """
 """Asks for what is shown before any script is there that could show it (`elements/live.js`)."""

@@ -8,7 +8,7 @@ ranges include their start and exclude their end.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -110,8 +110,10 @@ class History(Protocol):
     async def close(self) -> None:
         """Give back connections and threads; never raises."""
 
-    async def minutes(self, start_ms: int, end_ms: int) -> Mapping[TagKey, Minutes]:
-        """One-minute averages of all tags: what the bars of the cards are made of.
+    async def minutes(
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> Mapping[TagKey, Minutes]:
+        """One-minute averages of these tags, or of all: what the bars of the cards are made of.
 
         The newest minutes may be missing, as far as the source has not summarised them yet."""
 

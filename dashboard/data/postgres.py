@@ -12,7 +12,7 @@ import operator
 import sys
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -72,8 +72,10 @@ class PostgresHistory:
         while self._idle:
             await disconnect(self._idle.pop())
 
-    async def minutes(self, start_ms: int, end_ms: int) -> Mapping[TagKey, Minutes]:
-        """One-minute averages of all tags, as far as they need not be computed."""
+    async def minutes(
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> Mapping[TagKey, Minutes]:
+        """One-minute averages of these tags, or of all, as far as they need not be computed."""
         async with self._connection("minutes") as connection:
             ready = await connection.fetchval(queries()["minutes_ready"])
             end = min(ready, _time(end_ms))
@@ -82,6 +84,8 @@ class PostgresHistory:
         known: dict[bytes, array[int]] = {}
         found = {}
         for *key, buckets, averages in rows:
+            if tags is not None and TagKey(*key) not in tags:
+                continue
             if buckets not in known:
                 known[buckets] = _times(buckets)
             found[TagKey(*key)] = Minutes(*_ascending(known[buckets], _floats(averages)))

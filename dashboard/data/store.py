@@ -7,7 +7,7 @@ or ended by SQLite at its deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -53,9 +53,11 @@ class StoreHistory:
         """Nothing that waits is begun any more. Never raises."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def minutes(self, start_ms: int, end_ms: int) -> Mapping[TagKey, Minutes]:
-        """One-minute averages of all tags."""
-        found = await self._run(lambda: self._reader.averages(start_ms, end_ms))
+    async def minutes(
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> Mapping[TagKey, Minutes]:
+        """One-minute averages of these tags, or of all."""
+        found = await self._run(lambda: self._reader.averages(start_ms, end_ms, tags))
         return {TagKey(*name): Minutes(*columns) for name, columns in found.items()}
 
     async def newest(self, since_ms: int) -> list[Newest]:

@@ -9,7 +9,7 @@ import { live } from "./live.js";
 import { show, view } from "./view.js";
 import { say } from "./words.js";
 
-const FIRST_CARDS = 12; // more than a screen shows
+const FIRST_CARDS = 8; // about a screen
 const CARDS_PER_FRAME = 24; // about 10 ms on a Pi-like processor
 const canHover = matchMedia("(hover: hover)");
 const ORDER = { alarm: 0, warning: 1, stale: 2, ok: 3 };
@@ -66,15 +66,20 @@ class Grid extends Drawn {
     this.list.replaceChildren();
     this.#arrange();
     performance.mark("cards");
-    requestAnimationFrame(() => this.#grow());
+    this.#growLater();
   }
 
-  /** The first screen is painted; now the rest, a few in each frame. */
+  /** Behind the next paint, not in front of it. */
+  #growLater() {
+    requestAnimationFrame(() => setTimeout(() => this.#grow()));
+  }
+
+  /** The first screen is painted; now the rest, a few at a time. */
   #grow() {
     if (!this.isConnected || this.room >= this.cards.length) return;
     this.room += CARDS_PER_FRAME;
     this.#arrange();
-    requestAnimationFrame(() => this.#grow());
+    this.#growLater();
   }
 
   #see(entries) {

@@ -50,16 +50,12 @@ class Live extends EventTarget {
 
   /** The page has asked for a first snapshot already: show it, then listen to what comes next. */
   async begin() {
-    const { source, response } = globalThis.firstSnapshot ?? {};
+    const { source, message } = globalThis.firstSnapshot ?? {};
     this.#source = view().get("source");
     this.#listen();
-    try {
-      const answer = await response;
-      if (answer.ok && source === this.#source) this.#take(await answer.json(), true);
-    } catch {
-      // The stream begins with a snapshot anyway.
-    }
-    this.connect();
+    const first = await message; // mostly there by now, so that the first paint has cards
+    if (first && source === this.#source) this.#take(first, true);
+    this.connect(); // without a first one the stream begins with a snapshot
   }
 
   connect() {

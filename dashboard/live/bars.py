@@ -24,6 +24,11 @@ class Bars:
         self._running: dict[int, tuple[int, float, int]] = {}
         """Of the minute that runs, per main: its number, the sum so far, the count."""
 
+    @property
+    def tags(self) -> set[TagKey]:
+        """The main tags: what minutes are wanted of."""
+        return {self._layout.tags[main].key for main in self._mains}
+
     def see(self, look: Look) -> None:
         """Take newest values into the running minute's average."""
         for main in self._mains:

@@ -155,7 +155,7 @@ class Hub:
         now_ms = self._now_ms()
         start_ms = (now_ms // MINUTE_MS - BARS) * MINUTE_MS
         try:
-            minutes = await self._history.minutes(start_ms, now_ms)
+            minutes = await self._history.minutes(start_ms, now_ms, bars.tags)
         except TransientError as error:
             if self._history_error is None:
                 log.warning("history: %s", error)

@@ -12,6 +12,7 @@ no longer the same, what was read is thrown away and read again.
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from array import array
 from collections import defaultdict
@@ -159,8 +160,10 @@ class StoreReader:
 
     # What follows is asked by tag: where its line or unit changed, its series are taken together.
 
-    def averages(self, start_ms: int, end_ms: int) -> dict[TagName, Columns]:
-        """Times (int64) and one-minute averages (float64) of all tags, by time.
+    def averages(
+        self, start_ms: int, end_ms: int, tags: Collection[TagName] | None = None
+    ) -> dict[TagName, Columns]:
+        """Times (int64) and one-minute averages (float64) of these tags, or of all, by time.
 
         In the minute in which a tag's line or unit changed it is the newer one's.
         """
@@ -168,9 +171,16 @@ class StoreReader:
 
         def read(db: sqlite3.Connection) -> dict[int, Columns]:
             columns: dict[int, Columns] = defaultdict(lambda: (array("q"), array("d")))
+            wanted = {
+                series_id
+                for series_id, series in self._series.items()
+                if tags is None or (series.site, series.device, series.tag) in tags
+            }
             for series_id, start_of_minute_ms, average in db.execute(
                 _READ_AVERAGES, (slot_of(first, 0), slot_of(end, 0))
             ):
+                if series_id not in wanted:
+                    continue
                 times, averages = columns[series_id]
                 times.append(start_of_minute_ms)
                 averages.append(average)
@@ -331,7 +341,7 @@ class StoreReader:
             "SELECT id, site, line, device, tag, unit FROM series WHERE id > ? ORDER BY id",
             (max(self._series, default=0),),
         )
-        self._series.update((row[0], Series(*row[1:])) for row in rows)
+        self._series.update((row[0], Series(*map(sys.intern, row[1:]))) for row in rows)
 
     def _refresh_latest(self, db: sqlite3.Connection) -> None:
         """Bring `_latest` up to date: the table after each fold, and the tail since then."""

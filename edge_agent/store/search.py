@@ -176,19 +176,21 @@ def find_minutes(
     found: dict[int, Minutes] = defaultdict(no_minutes)
     for slot in sorted(parts):
         columns: Iterable[array[Any]] = found[series_id_of(slot)]
-        part: Iterable[array[Any]] = parts[slot]
+        part: Iterable[array[Any]] = parts.pop(slot)  # weeks of it: never twice in memory
         for column, more in zip(columns, part, strict=True):
             column.extend(more)
-    inside = {series_id: _between(minutes, first, end) for series_id, minutes in found.items()}
-    return {series_id: minutes for series_id, minutes in inside.items() if minutes.numbers}
+    for series_id, minutes in list(found.items()):
+        found[series_id] = _between(minutes, first, end)
+    return {series_id: minutes for series_id, minutes in found.items() if minutes.numbers}
 
 
 def find_minute_steps(
     db: sqlite3.Connection, ids: Collection[int], start_ms: int, end_ms: int, step_ms: int
 ) -> Iterator[tuple[int, Steps]]:
     """Series id and steps of each series that has minutes which start in the range."""
-    for series_id, minutes in sorted(find_minutes(db, ids, start_ms, end_ms).items()):
-        yield series_id, _in_steps(minutes, step_ms // MINUTE_MS)
+    found = find_minutes(db, ids, start_ms, end_ms)
+    for series_id in sorted(found):
+        yield series_id, _in_steps(found.pop(series_id), step_ms // MINUTE_MS)
 
 
 def find_hour_steps(

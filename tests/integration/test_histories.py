@@ -239,6 +239,9 @@ async def test_minutes_are_the_averages_of_all_tags(source: Source) -> None:
         if key.tag != "HUGE":
             averages = [math.fsum(v) / len(v) for _, v in sorted(wanted[key].items())]
             assert minutes.averages.tolist() == pytest.approx(averages, rel=1e-9)
+    some = set(sorted(found)[:2])
+    assert await source.history.minutes(start_ms, end_ms, some) == {key: found[key] for key in some}
+    assert await source.history.minutes(start_ms, end_ms, set()) == {}
     assert await source.history.minutes(start_ms - 10 * DAY_MS, start_ms - 9 * DAY_MS) == {}
 
 

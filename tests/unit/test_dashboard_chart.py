@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -71,7 +71,9 @@ class ListHistory:
     async def close(self) -> None:
         self.asked.append("close")
 
-    async def minutes(self, start_ms: int, end_ms: int) -> Mapping[TagKey, Minutes]:
+    async def minutes(
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> Mapping[TagKey, Minutes]:
         return {}
 
     async def newest(self, since_ms: int) -> list[Newest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -306,10 +306,12 @@ class KeptHistory:
         self.kept_newest: list[Newest] = []
         self.error: TransientError | None = None
 
-    async def minutes(self, start_ms: int, end_ms: int) -> Mapping[TagKey, Minutes]:
+    async def minutes(
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> Mapping[TagKey, Minutes]:
         if self.error:
             raise self.error
-        return self.found
+        return {key: found for key, found in self.found.items() if tags is None or key in tags}
 
     async def newest(self, since_ms: int) -> list[Newest]:
         if self.error:
