@@ -12,6 +12,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("bench.pipeline", "--rate", "5000", "--seconds", "60", "--json"),
     ("bench.pipeline", "--rate", "25000", "--seconds", "60", "--json"),
     ("bench.catch_up", "--json"),
+    ("bench.dashboard", "--json"),
     *(
         (module, "--flavour", flavour, "--json")
         for module in ("bench.queries", "bench.ingest", "bench.replication")

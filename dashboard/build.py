@@ -71,6 +71,7 @@ def build(*, lock: bool = False) -> int:
     _step("pages", [sys.executable, "-m", "reflex", "export", "--no-zip"], HERE, environment)
     if lock:
         _without_hosts(LOCK / "package-lock.json")
+        return build()  # Reflex sorts the lock when it reads it: leave it as everybody's build does
     client = WORK / "build" / "client"
     _bundle(client / "elements", environment)
     _compress(client)

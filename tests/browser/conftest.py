@@ -1,4 +1,4 @@
-"""One Chromium for all tests, one plant for each module, a page for each test."""
+"""One Chromium and one plant for each module, a page for each test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from tests.browser.rig import CHROMIUM_FLAGS, Plant, give_past
 WAIT_MS = 15_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window.
+
+    Playwright keeps an event loop in this thread as long as it runs: no test outside this folder
+    may find it there.
+    """
     path = shutil.which("chromium")
     assert path, "Chromium is not installed: tests/install.sh chromium"
     with sync_playwright() as playwright:

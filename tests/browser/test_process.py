@@ -105,13 +105,13 @@ def test_the_wheel_serves_all_pages_without_node_and_network(
                 "    c.request('GET', path, headers={'Accept': 'text/html'})\n"
                 "    a = c.getresponse()\n"
                 "    return a.status, len(a.read())\n"
-                "for _ in range(100):\n"
+                "for _ in range(450):\n"
                 "    try: get('/healthz'); break\n"
                 "    except OSError: time.sleep(0.1)\n"
                 f"print([get(path)[0] for path in {PAGES!r}], get('/')[1] > 3000)\n"
             )
             inside = ["/usr/bin/nsenter", "-t", str(server.pid), "--net", sys.executable, "-c", ask]
-            told = subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False)
+            told = subprocess.run(inside, capture_output=True, text=True, timeout=90, check=False)
             assert told.stdout.strip() == f"{[200] * len(PAGES)} True", told.stderr
         finally:
             server.send_signal(signal.SIGTERM)
