@@ -21,7 +21,7 @@ from edge_agent.settings import Settings, load_settings
 COMMANDS = {
     "check": "report every problem of an address map; exit code 2 if there is any",
     "simulate": "PLCs that answer for an address map, until it is stopped",
-    "demo": "simulated PLCs, the agent, a broker and the embedded store, all at once",
+    "demo": "simulated PLCs, agent, broker, embedded store and dashboard, all at once",
     "status": "where is my data? One line, then each stage with count, age and lag",
     "journal": "look into the journal, check it, and put quarantined samples back",
     "db": "apply the schema to a database, or say how it stands",
