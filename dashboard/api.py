@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dashboard.chart import chart
+from dashboard.data.base import History
 from dashboard.export import export
 from dashboard.live.feed import epoch_ms
 from dashboard.services import Services
@@ -38,17 +39,7 @@ def api(services: Services) -> Starlette:
         return StreamingResponse(_as_events(messages), 200, EVENT_HEADERS, "text/event-stream")
 
     async def chart_route(request: Request) -> Response:
-        site, device, tags = _which(request)
-        answer = await chart(
-            services.history(_source(request)),
-            site,
-            device,
-            tags,
-            _whole(request, "from"),
-            _whole(request, "to"),
-            epoch_ms(),
-        )
-        return _json(answer)
+        return _json(await chart(*_question(request)))
 
     async def rows(request: Request) -> Response:
         site, device, tags = _which(request)
@@ -59,16 +50,9 @@ def api(services: Services) -> Starlette:
         return _json({"rows": [list(row) for row in found]})
 
     async def download(request: Request) -> Response:
-        site, device, tags = _which(request)
-        pieces = await export(
-            services.history(_source(request)),
-            site,
-            device,
-            tags,
-            _whole(request, "from"),
-            _whole(request, "to"),
-            epoch_ms(),
-        )
+        question = _question(request)
+        pieces = await export(*question)
+        _, site, device, *_ = question
         name = quote(f"{site}-{device}.csv", safe="")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         return StreamingResponse(pieces, 200, headers, "text/csv; charset=utf-8")
@@ -78,6 +62,12 @@ def api(services: Services) -> Starlette:
 
     async def healthz(_: Request) -> Response:
         return _json({"healthy": True})
+
+    def _question(request: Request) -> tuple[History, str, str, list[str], int, int, int]:
+        """What `chart` and `export` take: of whom, what, from when to when, and now."""
+        site, device, tags = _which(request)
+        from_ms, to_ms = _whole(request, "from"), _whole(request, "to")
+        return services.history(_source(request)), site, device, tags, from_ms, to_ms, epoch_ms()
 
     def _source(request: Request) -> str:
         return request.query_params.get("source") or services.default

@@ -65,11 +65,7 @@ export function icon(name) {
 
 const ICONS = {
   search: "M11 4a7 7 0 1 1 0 14 7 7 0 0 1 0-14m5 12 4.5 4.5",
-  close: "M6 6l12 12M18 6L6 18",
   moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z",
   sun: "M12 8a4 4 0 1 1 0 8 4 4 0 0 1 0-8M12 2v2m0 16v2M2 12h2m16 0h2M5 5l1.4 1.4M17.6 17.6L19 19M5 19l1.4-1.4M17.6 6.4L19 5",
   warn: "M12 4l9 16H3zM12 10v4m0 3v.5",
-  left: "M15 5l-7 7 7 7",
-  right: "M9 5l7 7-7 7",
-  down: "M12 4v12m-5-5l5 5 5-5M5 20h14",
 };

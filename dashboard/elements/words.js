@@ -3,7 +3,6 @@
 
 const WORDS = {
   search: ["장치, 태그, 라인 검색", "Search devices, tags, lines"],
-  clear: ["지우기", "Clear"],
   all: ["전체", "All"],
   alarm: ["경보", "Alarms"],
   warning: ["주의", "Warnings"],

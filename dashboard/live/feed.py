@@ -35,9 +35,6 @@ class Feed(Protocol):
     async def look(self) -> Look:
         """One look; raises ``TransientError`` while nobody answers."""
 
-    async def close(self) -> None:
-        """Give back connections; never raises."""
-
 
 class Client:
     """HTTP of a program on this machine or next to it, over one connection that is kept.
@@ -123,9 +120,6 @@ class AgentFeed:
             self._layout = layout_of_status(status)
         return look_of_values(self._layout, live)
 
-    async def close(self) -> None:
-        """The client is closed by who made it."""
-
 
 class HistoryFeed:
     """What a history has received: for a remote, where no agent is in reach."""
@@ -140,6 +134,3 @@ class HistoryFeed:
         now_ms = epoch_ms()
         newest = await self._history.newest(now_ms - NEWEST_DAYS * DAY_MS)
         return await asyncio.to_thread(look_of_newest, newest, now_ms)
-
-    async def close(self) -> None:
-        """The history is closed by who made it."""

@@ -7,7 +7,7 @@ with a `Layout`, which is replaced as a whole when the address map changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dashboard.data.base import Newest, TagKey
@@ -47,11 +47,6 @@ class Layout:
     name: str
     devices: tuple[Device, ...]
     tags: tuple[LiveTag, ...]
-    positions: Mapping[TagKey, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        found = {tag.key: position for position, tag in enumerate(self.tags)}
-        object.__setattr__(self, "positions", found)
 
 
 @dataclass(frozen=True, slots=True)

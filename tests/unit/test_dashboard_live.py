@@ -220,7 +220,6 @@ def test_a_layout_from_the_agents_status() -> None:
     }
     found = layout_of_status(status)
     assert [one.key.tag for one in found.tags] == ["Y", "X"]
-    assert found.positions[TagKey("A1", "P1", "X")] == 1
     assert found.devices[0].positions == (1,)
 
 
@@ -290,9 +289,6 @@ class ScriptedFeed:
         if isinstance(self.next, TransientError):
             raise self.next
         return self.next
-
-    async def close(self) -> None:
-        return None
 
 
 class KeptHistory:
