@@ -68,10 +68,12 @@ def build(*, lock: bool = False) -> int:
     # Reflex copies assets that are newer only: one whose date went back would stay as it was.
     shutil.rmtree(WORK / "public", ignore_errors=True)
     environment = _environment()
+    locked = {path: path.read_bytes() for path in LOCK.glob("*.json")}
     _step("pages", [sys.executable, "-m", "reflex", "export", "--no-zip"], HERE, environment)
+    for path, content in locked.items():
+        path.write_bytes(content)  # Reflex writes it back in another order, each time
     if lock:
         _without_hosts(LOCK / "package-lock.json")
-        return build()  # Reflex sorts the lock when it reads it: leave it as everybody's build does
     client = WORK / "build" / "client"
     _bundle(client / "elements", environment)
     _compress(client)
