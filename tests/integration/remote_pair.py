@@ -223,8 +223,11 @@ def call(*words: str) -> Outcome:
 
 
 def insert_sql(rows: int, minutes_ago: int = 5, site: str = "A1") -> str:
-    """Rows that begin so many minutes ago."""
+    """Rows that begin so many minutes ago, whatever day that was, its partition first."""
     return (
+        "SELECT plc_make_partitions(ARRAY(SELECT DISTINCT floor(extract(epoch FROM now()"
+        f" - interval '{minutes_ago} minutes' + n * interval '1 second') / 86400)::bigint"
+        f" FROM generate_series(1, {rows}) AS n)); "
         "INSERT INTO public.plc_raw (ts, site, line, device, tag, value, unit) "
         f"SELECT date_trunc('second', now()) - interval '{minutes_ago} minutes'"
         f" + n * interval '1 second', '{site}', 'L1', 'PUMP' || n % 3, '온도' || n % 5, n / 3.0,"
