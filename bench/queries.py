@@ -37,6 +37,7 @@ from typing import Any
 import asyncpg
 
 from bench.databases import installed_flavours, machine, server, versions
+from dashboard.chart import MINUTE_STEPS_MS, step_for
 from edge_agent import database
 from edge_agent.sql_files import queries
 from tests.servers import Postgres
@@ -157,13 +158,12 @@ class Page:
         self._connection = connection
         self._load = load
         self._device = 0
-        self._devices: list[str] = []
+        self._devices = load.tags // TAGS_PER_DEVICE
         self._keys: tuple[list[str], list[str], list[str]] = ([], [], [])
 
     async def prepare(self) -> None:
-        """The session, and the names."""
+        """The session."""
         await self._connection.execute(queries()["dashboard_session"])
-        self._devices = [f"PUMP{n:04}" for n in range(self._load.tags // TAGS_PER_DEVICE)]
 
     async def cards(self) -> int:
         """All cards: the bars, then the newest sample of every tag that has one."""
@@ -200,12 +200,20 @@ class Page:
 
     async def device(self) -> int:
         """The next device's days."""
-        self._device = (self._device + 7) % len(self._devices)
-        name = self._devices[self._device]
+        self._device = (self._device + 7) % self._devices
         rows = await self._connection.fetch(
-            queries()["device_minutes"], "A1", name, self._load.first, self._load.last
+            queries()["device_minute_steps"], *self.device_question(self._device)
         )
-        return sum(len(unpack("q", row[1])) for row in rows for _ in map(_doubles, row[2:]))
+        return sum(len(unpack("q", row[1])) for row in rows for _ in map(_doubles, row[2:5]))
+
+    def device_question(self, number: int) -> tuple[object, ...]:
+        """All tags of a device over all days, in the steps that the page's chart has."""
+        first = number * TAGS_PER_DEVICE
+        tags = [f"TAG{n:05}" for n in range(first, first + TAGS_PER_DEVICE)]
+        span = self._load.last - self._load.first
+        step_ms = step_for(span // timedelta(milliseconds=1), MINUTE_STEPS_MS)
+        step = timedelta(milliseconds=step_ms)
+        return "A1", f"PUMP{number:04}", tags, self._load.first, self._load.last, step
 
 
 def _doubles(data: bytes) -> tuple[Any, ...]:
@@ -230,14 +238,14 @@ async def timed(call: Callable[[], Awaitable[int]], runs: int) -> dict[str, Any]
     }
 
 
-async def plans(connection: Any, load: Load, page: Page) -> dict[str, str]:
+async def plans(connection: Any, page: Page) -> dict[str, str]:
     """EXPLAIN of each query, as it is run."""
     hour = page.card_range(await connection.fetchval(queries()["minutes_ready"]))
     keys = page.card_keys(await connection.fetch(queries()["card_minutes"], *hour))
     arguments: dict[str, tuple[object, ...]] = {
         "card_minutes": hour,
         "card_latest": (*keys, *page.latest_range()),
-        "device_minutes": ("A1", "PUMP0007", load.first, load.last),
+        "device_minute_steps": page.device_question(7),
     }
     found = {}
     for name, values in arguments.items():
@@ -279,7 +287,7 @@ async def measure(running: Postgres, options: argparse.Namespace) -> dict[str, A
             "cards_bars": await timed(page.bars, options.runs),
             "cards_newest": await timed(page.newest, options.runs),
             "device": await timed(page.device, options.runs),
-            "plans": await plans(connection, load, page) if options.plans else {},
+            "plans": await plans(connection, page) if options.plans else {},
         }
     finally:
         await connection.close()

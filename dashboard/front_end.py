@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from edge_agent.errors import ConfigError
 
 PLACEHOLDER = "//origin.invalid"
 """The host of `api_url` in rxconfig.py; no name in .invalid ever exists (RFC 2606)."""
+
+PAINTED = """
+await globalThis.firstSnapshot?.message;
+await new Promise((painted) => {
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(painted)));
+  setTimeout(painted, 1000);
+});
+"""
+"""Cards are made as soon as the first snapshot is here. A page in the background never paints."""
+_PRELOAD = re.compile(r'<link rel="modulepreload"[^>]*>')
+_START = re.compile(r'(<script type="module"[^>]*>)(import ".*?)(</script>)', re.DOTALL)
+_IMPORT = re.compile(r'^\s*import (?:\* as (\w+) from )?(".*?");', re.MULTILINE)
 
 
 class OriginPlugin(Plugin):
@@ -49,3 +62,35 @@ def _with_origin(text: str) -> str:
     if PLACEHOLDER in text:
         raise ConfigError(f"{PLACEHOLDER} stands in the front end in a form that is not known")
     return text
+
+
+class LaterPlugin(Plugin):
+    """Makes React start when what the page is opened for has been painted.
+
+    A browser compiles the modules of a page before it runs a line of it: of the time to the first
+    card a third was spent on React, which only takes over the links and small choices.
+    """
+
+    def post_build(self, **context: Any) -> None:
+        """Rewrite all pages. Raises ``ConfigError`` for one that starts in another way."""
+        static_dir: Path = context["static_dir"]
+        for path in sorted(static_dir.rglob("*.html")):
+            text = _PRELOAD.sub("", path.read_text(encoding="utf-8"))
+            text, starts = _START.subn(_start_later, text)
+            if starts != 1 or 'import "' in text or ' from "' in text:
+                raise ConfigError(
+                    f"{path.name} starts React in a way that is not known",
+                    hint="this version of React Router writes other pages: see LaterPlugin",
+                )
+            path.write_text(text, encoding="utf-8")
+
+
+def _start_later(found: re.Match[str]) -> str:
+    """The script that starts React, its imports made at run time, after the first paint."""
+    opening, script, closing = found.groups()
+
+    def at_run_time(one: re.Match[str]) -> str:
+        name, path = one.groups()
+        return f"{f'const {name} = ' if name else ''}await import({path});"
+
+    return f"{opening}{PAINTED}{_IMPORT.sub(at_run_time, script)}{closing}"

@@ -4,7 +4,7 @@ import reflex as rx
 from reflex.constants import StateManagerMode
 from reflex.plugins import SitemapPlugin
 
-from dashboard.front_end import OriginPlugin
+from dashboard.front_end import LaterPlugin, OriginPlugin
 
 config = rx.Config(
     app_name="dashboard",
@@ -18,6 +18,6 @@ config = rx.Config(
     show_built_with_reflex=False,
     frontend_compression_formats=[],
     frontend_packages=["uplot@1.6.32"],
-    plugins=[OriginPlugin()],
+    plugins=[OriginPlugin(), LaterPlugin()],
     disable_plugins=[SitemapPlugin],
 )

@@ -589,17 +589,6 @@ CROSS JOIN LATERAL (
     ORDER BY ts DESC LIMIT 1
 ) AS newest
 
--- name: device_minutes
--- The minutes of one device's tags in [$3, $4).
-SELECT tag,
-       string_agg(timestamptz_send(bucket), '') AS buckets,
-       string_agg(float8send(avg_value), '') AS averages,
-       string_agg(float8send(min_value), '') AS lowest,
-       string_agg(float8send(max_value), '') AS highest
-FROM public.plc_1m
-WHERE site = $1 AND device = $2 AND bucket >= $3 AND bucket < $4
-GROUP BY tag
-
 -- name: dashboard_tags
 -- The tags that have samples in [$1, $2), where $2 is what plc_minutes_ready() says: by whole hours,
 -- and those of the newest hour, which may not be summarized yet, by its minutes.

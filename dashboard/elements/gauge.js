@@ -38,31 +38,29 @@ function tidy(low, high) {
   return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
 }
 
+/** What all gauges have in common: a copy is made sooner than twelve elements. */
+const FACE = s(
+  "svg.gauge",
+  { viewBox: "0 0 320 180", role: "img" },
+  s("path.track", { d: ARC }),
+  s("path.fill", { d: ARC, pathLength: 100, "stroke-dasharray": "0 100" }),
+  s("g.ticks"),
+  s("text.value", { x: CENTER_X, y: CENTER_Y - 14 }),
+  s("text.name", { x: CENTER_X, y: CENTER_Y + 6 }),
+  s("text.end", { x: CENTER_X - RADIUS, y: CENTER_Y + 18 }),
+  s("text.end", { x: CENTER_X + RADIUS, y: CENTER_Y + 18 }),
+  s("path.bars"),
+  s("path.bars.out"),
+);
+
 /** Draws one gauge with bars; `update` and `drawBars` change it. */
 export class Gauge {
   constructor(tag) {
     this.tag = tag;
-    this.fill = s("path.fill", { d: ARC, pathLength: 100, "stroke-dasharray": "0 100" });
-    this.value = s("text.value", { x: CENTER_X, y: CENTER_Y - 14 });
-    this.low = s("text.end", { x: CENTER_X - RADIUS, y: CENTER_Y + 18 });
-    this.high = s("text.end", { x: CENTER_X + RADIUS, y: CENTER_Y + 18 });
-    this.ticks = s("g.ticks");
-    this.bars = s("path.bars");
-    this.out = s("path.bars.out");
-    const name = tag.unit ? `${tag.tag} · ${tag.unit}` : tag.tag;
-    this.node = s(
-      "svg.gauge",
-      { viewBox: "0 0 320 180", role: "img" },
-      s("path.track", { d: ARC }),
-      this.fill,
-      this.ticks,
-      this.value,
-      s("text.name", { x: CENTER_X, y: CENTER_Y + 6 }, name),
-      this.low,
-      this.high,
-      this.bars,
-      this.out,
-    );
+    this.node = FACE.cloneNode(true);
+    const [, fill, ticks, value, name, low, high, bars, out] = this.node.children;
+    Object.assign(this, { fill, ticks, value, low, high, bars, out });
+    name.textContent = tag.unit ? `${tag.tag} · ${tag.unit}` : tag.tag;
     this.range = null;
   }
 

@@ -66,7 +66,7 @@ class Grid extends Drawn {
     this.list.replaceChildren();
     this.#arrange();
     performance.mark("cards");
-    this.#growLater();
+    requestAnimationFrame(() => this.#growLater()); // a frame more: the first cards go to the screen
   }
 
   /** Behind the next paint, not in front of it. */

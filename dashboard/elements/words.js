@@ -75,22 +75,6 @@ export function setLanguage(language) {
 
 export const otherLanguage = () => (column() ? "ko" : "en");
 
-const formats = new Map();
-
-function numberFormat(digits) {
-  const key = `${document.documentElement.lang}${digits}`;
-  if (!formats.has(key)) {
-    formats.set(
-      key,
-      new Intl.NumberFormat(document.documentElement.lang, {
-        minimumFractionDigits: digits,
-        maximumFractionDigits: digits,
-      }),
-    );
-  }
-  return formats.get(key);
-}
-
 const DIGITS_MAX = 6;
 
 /** Digits after the point that show a step of a thousandth of `span`, as instruments do. */
@@ -99,13 +83,16 @@ export function digitsFor(span) {
   return Math.min(Math.max(Math.ceil(-Math.log10(span / 1000) - 0.5), 0), DIGITS_MAX);
 }
 
-/** A value for people; `digits` after the point. */
+/** A value for people; `digits` after the point. Both languages write it alike, and making an
+ * Intl.NumberFormat takes longer than all the cards of a screen. */
 export function number(value, digits) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value !== 0 && (Math.abs(value) >= 1e12 || Math.abs(value) < 10 ** -DIGITS_MAX)) {
     return value.toExponential(3);
   }
-  return numberFormat(digits).format(value);
+  const [whole, part] = value.toFixed(digits).split(".");
+  const grouped = whole.replace(/\d(?=(\d{3})+$)/g, "$&,");
+  return part ? `${grouped}.${part}` : grouped;
 }
 
 /** "3 min" of a duration. */

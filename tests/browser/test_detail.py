@@ -174,6 +174,23 @@ def test_by_keyboard(plant: Plant, open_page: OpenPage) -> None:
     page.wait_for_url(re.compile("from=.*to="))
 
 
+def test_nothing_is_lost_while_react_takes_over(plant: Plant, open_page: OpenPage) -> None:
+    """It stops keys and clicks on what it has not reached yet; here it never gets there."""
+    page = open_page("about:blank")
+    page.add_init_script(
+        """for (const type of ["keydown", "pointerdown", "mousedown", "click"])
+          document.addEventListener(type, (event) => event.stopPropagation(), true);"""
+    )
+    page.goto(pump(plant, "PRESS", more="&range=1h"))
+    wait_for_chart(page)
+    page.locator("plc-player .plot").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("+")
+    page.wait_for_url(re.compile("from=.*to="))
+    page.get_by_role("button", name="LIVE").click()
+    page.wait_for_url(re.compile("^((?!from=).)*$"))
+
+
 def test_rows_are_live(plant: Plant, open_page: OpenPage) -> None:
     """What the PLC has next stands on top within seconds, red if it is beyond a limit."""
     page = open_page(pump(plant, "PRESS"))

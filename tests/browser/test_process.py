@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 from dashboard.serve import STOP_TIMEOUT_S
 from tests.browser.conftest import OpenPage
 from tests.browser.rig import Dashboard, Plant
-from tests.servers import free_port
+from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).with_name("edge-dashboard"))
@@ -98,6 +98,9 @@ def test_the_wheel_serves_all_pages_without_node_and_network(
     environ = {"PATH": str(empty), "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as server:
         try:
+            network = Path(f"/proc/{server.pid}/ns/net")
+            ours = Path("/proc/self/ns/net").readlink()
+            wait_until(lambda: network.readlink() != ours, "a network of its own")
             ask = (
                 "import sys, time, http.client\n"
                 "def get(path):\n"

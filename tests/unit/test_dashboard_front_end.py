@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dashboard import build, front_end
-from dashboard.front_end import PLACEHOLDER, OriginPlugin
+from dashboard.front_end import PLACEHOLDER, LaterPlugin, OriginPlugin
 from dashboard.services import Services
 from dashboard.static import FrontEnd
 from edge_agent.errors import ConfigError
@@ -49,6 +49,46 @@ def test_the_placeholder_is_the_one_in_reflexs_configuration() -> None:
     """The two files agree."""
     text = (ROOT / "dashboard/rxconfig.py").read_text()
     assert f'api_url="http:{front_end.PLACEHOLDER}"' in text
+
+
+PAGE = """<html><link rel="modulepreload" href="/assets/m.js"/><script>1</script>
+<script type="module" async="">import "/assets/m.js";
+import * as route0 from "/assets/root.js";
+  window.__routes = {"root":route0};
+import("/assets/entry.js");</script></html>"""
+
+
+def test_react_starts_after_the_first_paint(tmp_path: Path) -> None:
+    """No browser compiles its modules before: nothing imports or preloads them statically."""
+    path = tmp_path / "detail" / "index.html"
+    path.parent.mkdir()
+    path.write_text(PAGE)
+    LaterPlugin().post_build(static_dir=tmp_path)
+    text = path.read_text()
+    assert "modulepreload" not in text
+    order = [
+        "<script>1</script>",
+        front_end.PAINTED,
+        'await import("/assets/m.js");',
+        'const route0 = await import("/assets/root.js");',
+        "window.__routes",
+        'import("/assets/entry.js");</script>',
+    ]
+    places = [text.find(part) for part in order]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["<html></html>", PAGE + PAGE, PAGE.replace("* as route0", "route0")],
+    ids=["no start", "two", "another import"],
+)
+def test_another_react_router_is_noticed_when_it_is_built(tmp_path: Path, page: str) -> None:
+    """It would paint nothing, or everything late."""
+    (tmp_path / "index.html").write_text(page)
+    with pytest.raises(ConfigError, match=r"index\.html"):
+        LaterPlugin().post_build(static_dir=tmp_path)
 
 
 def test_a_front_end_that_was_not_built(tmp_path: Path) -> None:
