@@ -9,7 +9,8 @@ import { live } from "./live.js";
 import { show, view } from "./view.js";
 import { say } from "./words.js";
 
-const FIRST_CARDS = 8; // about a screen
+const PLACEHOLDERS = 8; // about a screen
+const FIRST_CARDS = 4; // a row: what is painted first
 const CARDS_PER_FRAME = 24; // about 10 ms on a Pi-like processor
 const canHover = matchMedia("(hover: hover)");
 const ORDER = { alarm: 0, warning: 1, stale: 2, ok: 3 };
@@ -32,6 +33,7 @@ export function matches(device, state, words, parameters) {
 class Grid extends Drawn {
   start() {
     this.cards = [];
+    this.places = [];
     this.visible = new Set();
     this.watcher = new IntersectionObserver((entries) => this.#see(entries), { rootMargin: "200px" });
     this.list = h("div.cards");
@@ -50,10 +52,15 @@ class Grid extends Drawn {
     else this.#makePlaceholders();
   }
 
+  /** Whether the first row stands alone, with the rest to come. */
+  get #isFirst() {
+    return this.room === FIRST_CARDS && this.cards.length > FIRST_CARDS;
+  }
+
   #makePlaceholders() {
-    const places = Array.from({ length: 8 }, () => h("div.card.placeholder", {}, h("div.thumb")));
+    this.places = Array.from({ length: PLACEHOLDERS }, () => h("div.card.placeholder", {}, h("div.thumb")));
     this.list.setAttribute("aria-label", say("loading"));
-    this.list.replaceChildren(...places);
+    this.list.replaceChildren(...this.places);
   }
 
   #make() {
@@ -63,7 +70,7 @@ class Grid extends Drawn {
     this.cards = live.devices.map((_, index) => new Card(index));
     this.room = FIRST_CARDS;
     this.shown = null;
-    this.list.replaceChildren();
+    this.list.replaceChildren(...(this.#isFirst ? this.places.slice(FIRST_CARDS) : []));
     this.#arrange();
     performance.mark("cards");
     requestAnimationFrame(() => this.#growLater()); // a frame more: the first cards go to the screen
@@ -129,6 +136,7 @@ class Grid extends Drawn {
       while (next) {
         const gone = next;
         next = next.nextElementSibling;
+        if (!gone.card && this.#isFirst) continue; // the place of one to come
         this.watcher.unobserve(gone);
         this.visible.delete(gone.card);
         gone.remove();
