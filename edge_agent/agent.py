@@ -22,6 +22,8 @@ from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import epoch_ms
 from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
+from edge_agent.pipeline.device_reporter import DeviceReporter
+from edge_agent.pipeline.gap_book import GAPS_FILE, GapBook
 from edge_agent.pipeline.poller import ConnectionPoller, phases
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import plan
@@ -78,6 +80,7 @@ class Agent:
         self.pollers: list[ConnectionPoller] = []
         self.runners: list[DeliveryRunner] = []
         self.chores: list[UpkeepRunner] = []
+        self.reporters: list[DeviceReporter] = []
         self.layout = ""
         """Names the order of tags among `pollers`; another order has another name."""
         self.restarts = 0
@@ -128,6 +131,9 @@ class Agent:
             chores = [
                 self._start(group, f"{chore.name}.upkeep", chore.run) for chore in self.chores
             ]
+            chores += [
+                self._start(group, "devices.tell", reporter.run) for reporter in self.reporters
+            ]
             chores.append(self._start(group, "watchdog", self._watch))
             self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
             log.info(
@@ -163,6 +169,7 @@ class Agent:
             if target.upkeep is not None
         ]
         connections = plan(self.address_map.tags, protocols.load)
+        gap_book = GapBook(self.settings.agent.data_dir / GAPS_FILE)
         self.layout = uuid.uuid4().hex
         self.pollers = [
             ConnectionPoller(
@@ -172,8 +179,14 @@ class Agent:
                 phase=phase,
                 now_ms=self._now_ms,
                 monotonic=self._monotonic,
+                gap_book=gap_book,
             )
             for connection, phase in zip(connections, phases(len(connections)), strict=True)
+        ]
+        self.reporters = [
+            DeviceReporter(self.pollers, target.teller, now_ms=self._now_ms)
+            for target in self.destinations
+            if target.teller is not None
         ]
 
     async def _end(self, polls: Sequence[asyncio.Task[None]]) -> None:

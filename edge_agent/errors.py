@@ -31,6 +31,14 @@ class DeviceError(EdgeAgentError):
     """This block's tags are bad now; the connection is sound and is kept."""
 
 
+class RefusedError(DeviceError):
+    """The device has not got all of these cells; it may have some of them."""
+
+
+class SilentUnitError(DeviceError):
+    """A gateway says that the unit behind it does not answer."""
+
+
 class JournalError(EdgeAgentError):
     """The journal file can't be used. Set it aside, start a new one, go on, shout."""
 

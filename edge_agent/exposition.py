@@ -13,7 +13,7 @@ from prometheus_client.core import (
 )
 
 from edge_agent.metrics import Histogram
-from edge_agent.pipeline.poller import Quality
+from edge_agent.pipeline.reader import Quality
 from edge_agent.prometheus import scrape_text
 from edge_agent.status import AgentStatus
 

@@ -15,7 +15,8 @@ from edge_agent.journal import Journal, LedgerRow
 from edge_agent.model import Series, Tag
 from edge_agent.normalize import digits_of
 from edge_agent.pipeline.delivery import DeliveryRunner
-from edge_agent.pipeline.poller import BlockReader, ConnectionPoller, Quality
+from edge_agent.pipeline.poller import ConnectionPoller
+from edge_agent.pipeline.reader import BlockReader, Quality
 from edge_agent.pipeline.upkeep import UpkeepRunner
 
 LAG_WARNING_S = 30.0

@@ -4,7 +4,11 @@ The poller owns everything that has to do with time: ticks, timeouts, reconnecti
 The driver only ever makes one attempt (protocols/base.py).
 
 * Requests on one connection follow each other; connections do not wait for each other.
-* A block that fails makes its own tags bad and nothing else. A connection that fails is closed,
+* A block that fails makes its own tags bad and nothing else, and makes longer and longer pauses;
+  one address that the device has not got costs its own tag (parts.py).
+* A unit that does not answer, beside others on the same line, is left alone for longer and longer:
+  each pause ends with one request, and its first answer ends them all.
+* A connection that fails is closed,
   its tags turn stale, and it is tried again for ever with bounded back-off; reading goes on after
   the block that broke it. A connection counts as up once it has answered a request.
 * Values go to the journal as they come, a block at a time. While the journal takes no more, the
@@ -15,17 +19,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from array import array
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Callable
 
-from edge_agent.errors import DeviceError, EdgeAgentError, TransientError, contained
+from edge_agent.errors import (
+    DeviceError,
+    EdgeAgentError,
+    RefusedError,
+    SilentUnitError,
+    TransientError,
+    contained,
+)
 from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
-from edge_agent.normalize import Normalizer
+from edge_agent.pipeline.gap_book import GapBook
+from edge_agent.pipeline.parts import Search
+from edge_agent.pipeline.reader import BlockReader, placed
 from edge_agent.planner import Block, Connection
-from edge_agent.protocols.base import Driver, Reply
+from edge_agent.protocols.base import Driver
 from edge_agent.schedule import Backoff, Schedule, Step
 
 log = logging.getLogger(__name__)
@@ -41,92 +51,14 @@ BEAT_S = 1.0
 """No sleep is longer, so that a poller that waits for the next hour still shows that it lives."""
 STEADY_S = 10.0
 """A connection that holds so long has recovered; one that flaps is reported once, not each time."""
+NAMED_MAX = 5
+"""Tags that a line of the log names."""
 PAUSE_S = 0.1
 """How often a paused poller asks whether the journal takes samples again."""
 
-NOT_READ = "not read yet"
-
-
-class Quality(StrEnum):
-    """What can be said of a tag's newest value."""
-
-    GOOD = "good"
-    BAD = "bad"
-    """Its last request failed, or the value was not a number."""
-    STALE = "stale"
-    """Its connection is down, or it has never been read."""
-
-
-class BlockReader:
-    """One block's way from reply to journal, and the newest values of its tags."""
-
-    def __init__(self, block: Block, journal: Journal) -> None:
-        self.block = block
-        self.values: list[float] = [math.nan] * len(block.tags)
-        """Newest value per tag, NaN where bad."""
-        self.ts_ms: list[int | None] = [None] * len(block.tags)
-        """Time of the newest good value per tag."""
-        self.qualities: list[Quality] = [Quality.STALE] * len(block.tags)
-        self.error: str | None = NOT_READ
-        """Why the last request failed; None if it did not."""
-        self.failing_since: float | None = None
-        """Monotonic time of the first of the failures that this block is in; None if in none."""
-        self._journal = journal
-        self._normalize = Normalizer(block.tags)
-        self._ids = array("I", [journal.intern(tag.series) for tag in block.tags])
-        self._ids_bytes = self._ids.tobytes()
-
-    def take(self, reply: Reply, counters: ConnectionCounters) -> None:
-        """Normalize a reply, remember its values, and hand the good ones to the journal."""
-        result = self._normalize(reply.ts_ms, reply.values, reply.positions)
-        self.error = None
-        if reply.positions is None and not result.bad:
-            self.values = list(result.all_values)
-            self.ts_ms = [reply.ts_ms] * len(self.values)
-            self.qualities = [Quality.GOOD] * len(self.values)
-        else:
-            self._remember(reply, result.all_values)
-        if result.positions is None:
-            ids = self._ids_bytes
-        else:
-            ids = array("I", [self._ids[place] for place in result.positions]).tobytes()
-        if ids:
-            self._journal.append(reply.ts_ms, ids, result.values)
-        counters.samples += len(result.values)
-        counters.bad += len(result.bad)
-        counters.suppressed += len(result.all_values) - len(result.values) - len(result.bad)
-
-    def _remember(self, reply: Reply, all_values: Sequence[float]) -> None:
-        places = range(len(all_values)) if reply.positions is None else reply.positions
-        for place, value in zip(places, all_values, strict=True):
-            self.values[place] = value
-            if math.isnan(value):
-                self.qualities[place] = Quality.BAD
-            else:
-                self.qualities[place] = Quality.GOOD
-                self.ts_ms[place] = reply.ts_ms
-
-    def fail(self, error: str, counters: ConnectionCounters) -> None:
-        """The block could not be read: its tags are bad."""
-        self.error = error
-        self.values = [math.nan] * len(self.values)
-        self.qualities = [Quality.BAD] * len(self.values)
-        counters.bad += len(self.values)
-
-    def lose(self, error: str) -> None:
-        """The connection is down: what was read last is shown, but said to be old."""
-        self.error = error
-        self.qualities = [Quality.STALE] * len(self.values)
-
-    def problem(self, place: int) -> str | None:
-        """Why a tag's newest value is not good; None if it is."""
-        match self.qualities[place]:
-            case Quality.GOOD:
-                return None
-            case Quality.BAD:
-                return self.error or "not a finite number"
-            case Quality.STALE:
-                return self.error or NOT_READ
+UNIT_PAUSE_FIRST_S = 1.0
+UNIT_PAUSE_MAX_S = 10.0
+"""A unit that does not answer costs those beside it one timeout in so long a time."""
 
 
 class ConnectionPoller:
@@ -141,6 +73,7 @@ class ConnectionPoller:
         phase: float,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        gap_book: GapBook | None = None,
     ) -> None:
         """``phase`` (0 to 1) is this connection's place within each period."""
         self.connection = connection
@@ -150,10 +83,16 @@ class ConnectionPoller:
         """Why the connection is down; None while it is up."""
         self.beat_at = monotonic()
         """Monotonic time at which this poller last showed that it is alive, for the watchdog."""
+        self._gap_book = gap_book or GapBook()
         self.readers = [
-            [BlockReader(block, journal) for block in scan_class.blocks]
+            [
+                BlockReader(block, journal, self._gap_book.of(connection.conn, block))
+                for block in scan_class.blocks
+            ]
             for scan_class in connection.scan_classes
         ]
+        units = {reader.block.unit_id for readers in self.readers for reader in readers}
+        self._units = {unit_id: _Unit() for unit_id in units} if len(units) > 1 else {}
         self._driver = driver(connection.conn, now_ms=now_ms)
         self._journal = journal
         self._monotonic = monotonic
@@ -200,6 +139,8 @@ class ConnectionPoller:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._driver.connect()
         self._timeouts = 0
+        for unit in self._units.values():
+            unit.answered()
         self.counters.connects += 1
 
     def _answered(self) -> None:
@@ -257,34 +198,83 @@ class ConnectionPoller:
     async def _read(self, step: Step) -> None:
         """Read one block; a failure that is the block's own ends here."""
         reader = self.readers[step.scan_class][step.block]
-        counters = self.counters
-        counters.requests += 1
         started = self._monotonic()
-        try:
-            with contained("read"):
-                async with asyncio.timeout(self._driver.timeout_s):
-                    replies = await self._driver.read(reader.block)
-                for reply in replies:
-                    reader.take(reply, counters)
-            self._answered()
-            if reader.failing_since is not None:
-                self._block_recovered(reader)
-        except DeviceError as error:
-            self._answered()
-            self._block_failed(reader, "device", str(error))
-        except TimeoutError:
-            self._timeouts += 1
-            text = f"no answer within {self._driver.timeout_s:g} s"
-            self._block_failed(reader, "timeout", text)
-        except EdgeAgentError:
-            self.schedule.interrupt(step, self._monotonic())
-            raise
-        finally:
-            counters.request_time.observe(self._monotonic() - started)
+        unit_id = reader.block.unit_id
+        if not self._is_unit_due(unit_id, started):
+            reader.fail(f"unit {unit_id} does not answer", self.counters)
+        elif reader.is_due(started):
+            try:
+                await self._read_parts(reader, reader.search(started))
+            except DeviceError as error:
+                self._answered()
+                if isinstance(error, SilentUnitError):
+                    self._unit_silent(unit_id)
+                self._block_failed(reader, "device", str(error))
+            except TimeoutError:
+                self._timeouts += 1
+                self._unit_silent(unit_id)
+                text = f"no answer within {self._driver.timeout_s:g} s"
+                self._block_failed(reader, "timeout", text)
+            except EdgeAgentError:
+                self.schedule.interrupt(step, self._monotonic())
+                raise
+            else:
+                self._block_read(reader)
         self.schedule.finish(step, self._monotonic())
-        counters.scans += step.last
+        self.counters.scans += step.last
         if self._timeouts >= TIMEOUTS_MAX:
             raise TransientError(f"{TIMEOUTS_MAX} requests in a row without an answer")
+
+    async def _read_parts(self, reader: BlockReader, search: Search) -> None:
+        """One scan of a block: a single request, unless the device refuses some of its cells."""
+        while (part := search.next()) is not None:
+            self.counters.requests += 1
+            started = self._monotonic()
+            try:
+                with contained("read"):
+                    async with asyncio.timeout(self._driver.timeout_s):
+                        replies = await self._driver.read(part.block)
+                    for reply in replies:
+                        reader.take(placed(reply, part, reader.block), self.counters)
+                search.took(part)
+            except RefusedError as error:
+                self.counters.errors["device"] += 1
+                reader.refuse(part, str(error))
+                search.refused(part)
+            finally:
+                self.counters.request_time.observe(self._monotonic() - started)
+            self._answered()
+            if self._units:
+                self._units[part.block.unit_id].answered()
+        if reader.learn(search, self.counters):
+            self._gap_book.learn(self.name, reader.block, reader.gaps)
+            self._say_gaps(reader)
+
+    def _say_gaps(self, reader: BlockReader) -> None:
+        place, holes = _place(reader.block), sorted(reader.gaps.holes)
+        if not holes:
+            log.info("%s: %s: all tags can be read", self.name, place)
+            return
+        named = ", ".join(reader.block.tags[hole].tag for hole in holes[:NAMED_MAX])
+        more = f" and {len(holes) - NAMED_MAX} more" if len(holes) > NAMED_MAX else ""
+        log.warning(
+            "%s: %s: the device refuses %s%s; the others are read without: %s",
+            *(self.name, place, named, more, reader.refusals[holes[0]]),
+        )
+
+    def _is_unit_due(self, unit_id: int, now: float) -> bool:
+        return not self._units or self._units[unit_id].is_due(now)
+
+    def _unit_silent(self, unit_id: int) -> None:
+        if self._units:
+            self._units[unit_id].silent(self._monotonic())
+
+    def _block_read(self, reader: BlockReader) -> None:
+        if reader.failing_since is not None:
+            down_s = self._monotonic() - reader.failing_since
+            reader.failing_since = None
+            place = _place(reader.block)
+            log.info("%s: %s: read again after %.1f s", self.name, place, down_s)
 
     def _block_failed(self, reader: BlockReader, kind: str, text: str) -> None:
         self.counters.errors[kind] += 1
@@ -295,12 +285,8 @@ class ConnectionPoller:
         tags = len(reader.block.tags)
         log.log(level, "%s: %s: %d tags bad: %s", self.name, _place(reader.block), tags, text)
         reader.fail(text, self.counters)
-
-    def _block_recovered(self, reader: BlockReader) -> None:
-        assert reader.failing_since is not None
-        down_s = self._monotonic() - reader.failing_since
-        reader.failing_since = None
-        log.info("%s: %s: read again after %.1f s", self.name, _place(reader.block), down_s)
+        if kind != "timeout" or self._timeouts == 1:  # else it is rather the connection
+            reader.pause(self._monotonic())
 
     async def _pause(self) -> None:
         """Do not read while the journal takes no more; the ticks in between are left out."""
@@ -323,6 +309,28 @@ class ConnectionPoller:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+class _Unit:
+    """Whether a unit answers, on a line that it shares with others."""
+
+    def __init__(self) -> None:
+        self._pause_s = UNIT_PAUSE_FIRST_S
+        self._not_before = float("-inf")
+
+    def is_due(self, now: float) -> bool:
+        """Whether it may be asked."""
+        return now >= self._not_before
+
+    def silent(self, now: float) -> None:
+        """A request had no answer: leave it alone, longer each time."""
+        self._not_before = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, UNIT_PAUSE_MAX_S)
+
+    def answered(self) -> None:
+        """It is there: all its blocks are read when they come due."""
+        self._pause_s = UNIT_PAUSE_FIRST_S
+        self._not_before = float("-inf")
 
 
 def _place(block: Block) -> str:

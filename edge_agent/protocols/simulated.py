@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import pi, sin
 from typing import Final
 
-from edge_agent.errors import DeviceError, TransientError
+from edge_agent.errors import RefusedError, TransientError
 from edge_agent.model import Address, Limits, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols.base import Reply, WallClock
@@ -78,7 +78,7 @@ class SimulatedDriver:
         if not self._connected:
             raise TransientError(f"{self._conn}: not connected")
         if block.start + block.count > UNREADABLE_FROM:
-            raise DeviceError(
+            raise RefusedError(
                 f"{self._conn} unit {block.unit_id}: cells from {UNREADABLE_FROM} can't be read"
             )
         ts_ms = self._now_ms()

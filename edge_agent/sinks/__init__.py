@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_agent.sinks.base import Pace, Sink
+from edge_agent.sinks.base import DeviceTeller, Pace, Sink
 
 if TYPE_CHECKING:
     from edge_agent.settings import Settings
@@ -27,6 +27,8 @@ class Destination:
     pace: Pace = field(default_factory=Pace)
     upkeep: Callable[[], Awaitable[object]] | None = None
     upkeep_interval_s: float = DATABASE_UPKEEP_INTERVAL_S
+    teller: DeviceTeller | None = None
+    """The same sink, where it can also say how devices are."""
 
 
 def configured(settings: Settings) -> list[Destination]:
@@ -50,7 +52,7 @@ def _mqtt(settings: Settings) -> Destination | None:
         cert_file=settings.mqtt.cert_file,
         key_file=settings.mqtt.key_file,
     )
-    return Destination(sink)
+    return Destination(sink, teller=sink)
 
 
 def _postgres(settings: Settings) -> Destination | None:

@@ -62,3 +62,33 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release the connection. Never raises; may be called in any state, also twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """How a device is: ``quality`` is that of its worst tag, good, bad or stale."""
+
+    site: str
+    line: str
+    device: str
+    quality: str
+    since_ms: int
+    """Since when it has this quality; ms since 1970 UTC."""
+    tags: int
+    tags_good: int
+    problem: str | None
+    """What is the matter with its worst tag; None while all are good."""
+
+
+class DeviceTeller(Protocol):
+    """A sink that can say how devices are, beside their samples."""
+
+    @property
+    def session(self) -> int:
+        """Grows with each `open`: what was told before may be forgotten. 0 before the first."""
+
+    async def tell(self, reports: Sequence[DeviceReport]) -> None:
+        """Make one attempt to say so. Called from another task than ``deliver``.
+
+        Raises ``TransientError``.
+        """

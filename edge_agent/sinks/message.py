@@ -43,10 +43,18 @@ def topic_of(series: Series) -> bytes:
     The address map lets no such name in. A journal might hold one all the same, and a broker ends
     the connection over it, so that one bad name would stop every other tag for ever.
     """
-    names = (series.site, series.device, series.tag)
+    return _topic("plc", series.site, series.device, series.tag)
+
+
+def status_topic_of(site: str, device: str) -> bytes:
+    """A device's status topic, beside the samples and not among them; empty as above."""
+    return _topic("plc-status", site, device)
+
+
+def _topic(root: str, *names: str) -> bytes:
     if not all(map(_is_level, names)):
         return b""
-    topic = "/".join(("plc", *names)).encode()
+    topic = "/".join((root, *names)).encode()
     return topic if len(topic) <= TOPIC_BYTES_MAX else b""
 
 

@@ -8,13 +8,16 @@ Duplicates are kept few: after a failure the sink remembers how far the broker h
 skips that part when the same batches come again. A restart of the agent forgets it.
 
 Status: the retained topic ``edge-agent/{agent_id}/status`` says ``online``, or ``offline`` with
-the reason ``stopped`` (closed on purpose) or ``connection lost`` (the last will).
+the reason ``stopped`` (closed on purpose) or ``connection lost`` (the last will). How each device
+is stands in the retained topic ``plc-status/{site}/{device}``; while the agent is offline it is as
+old as that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import time
 from bisect import bisect_right
@@ -30,8 +33,8 @@ import orjson
 from edge_agent import __version__
 from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch
-from edge_agent.sinks.base import JournalIdentity
-from edge_agent.sinks.message import MessageRenderer, Messages, topic_of
+from edge_agent.sinks.base import DeviceReport, JournalIdentity
+from edge_agent.sinks.message import MessageRenderer, Messages, status_topic_of, topic_of
 from edge_agent.sinks.mqtt_publisher import (
     ACK_TIMEOUT_S,
     INCOMING_BYTES_MAX,
@@ -44,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 WITHHOLD_S = 600
 """How long a topic that the broker hangs up over is not tried: two connections are lost per try."""
+
+TELLING_LOSSES_MAX = 2
+"""Connections lost in a row while devices' status was sent; the first may be chance."""
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -104,6 +110,11 @@ class MqttSink:
         self._ack_timeout_s = ack_timeout_s
         self._status_topic = f"edge-agent/{agent_id}/status"
         self._status_was_refused = False
+        self._silent_until = -math.inf
+        self._said_silent = False
+        self._losses_by_telling = 0
+        self._session = 0
+        self._publishing = asyncio.Lock()  # a connection publishes one window at a time
         self._publisher: Publisher | None = None
         self._renderer = MessageRenderer()
         self._journal: JournalIdentity | None = None
@@ -128,6 +139,55 @@ class MqttSink:
             ack_timeout_s=self._ack_timeout_s,
         )
         await self._announce(self._publisher)
+        self._session += 1
+
+    @property
+    def session(self) -> int:
+        """How often `open` succeeded."""
+        return self._session
+
+    async def tell(self, reports: Sequence[DeviceReport]) -> None:
+        """Publish how devices are, retained. A broker that does not want it still gets samples.
+
+        Raises ``TransientError``, also for a while after the broker has refused it, or has hung
+        up over it twice: it shall not cost the samples their connection again and again.
+        """
+        if self._monotonic() < self._silent_until:
+            raise TransientError("the broker does not want the devices' status")
+        topics = [status_topic_of(report.site, report.device) for report in reports]
+        payloads = [orjson.dumps(report) for report in reports]
+        async with self._publishing:
+            if self._publisher is None:
+                raise TransientError("the MQTT sink is not open")
+            window = self._publisher.window([Messages(topics, payloads)], retain=True)
+            self._losses_by_telling += 1
+            await self._publish_status(window)
+        refused = next(((topics[at], reason) for at, reason in window.refused.items()), None)
+        if refused:
+            self._keep_silent(f"topic={refused[0].decode()} reason={refused[1]}")
+        else:
+            self._said_silent = False
+
+    async def _publish_status(self, window: PublishWindow) -> None:
+        assert self._publisher is not None
+        try:
+            await self._publisher.publish(window)
+        except TransientError as error:
+            if self._losses_by_telling >= TELLING_LOSSES_MAX:
+                self._keep_silent(str(error))
+            raise
+        self._losses_by_telling = 0
+
+    def _keep_silent(self, reason: str) -> None:
+        self._silent_until = self._monotonic() + WITHHOLD_S
+        if not self._said_silent:
+            logger.warning(
+                "device status refused, samples are delivered all the same, it is tried again in"
+                " %d s; %s",
+                WITHHOLD_S,
+                reason,
+            )
+        self._said_silent = True
 
     async def deliver(self, batches: Sequence[Batch]) -> int:
         """Publish all samples and wait for every PUBACK.
@@ -146,7 +206,8 @@ class MqttSink:
             self._render(batches, starts), careful=self._careful, withheld=self._withheld_now()
         )
         try:
-            await self._publisher.publish(window)
+            async with self._publishing:
+                await self._publisher.publish(window)
         except TransientError:
             self._confirmed = _progress(batches, confirmed, window)
             self._suspect(batches, window)

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.exposition import METRICS
-from edge_agent.pipeline.poller import Quality
+from edge_agent.pipeline.reader import Quality
 
 command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
 dashboard_line = import_module("dashboard.cli")

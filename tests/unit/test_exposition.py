@@ -13,7 +13,7 @@ from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
 from edge_agent.exposition import METRICS, exposition
 from edge_agent.health import HealthCheck
-from edge_agent.pipeline.poller import Quality
+from edge_agent.pipeline.reader import Quality
 from edge_agent.protocols.base import Reply
 from edge_agent.settings import load_settings
 

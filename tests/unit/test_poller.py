@@ -13,12 +13,16 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from edge_agent.errors import DeviceError, TransientError
+from edge_agent.errors import DeviceError, RefusedError, SilentUnitError, TransientError
 from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.model import Address, Limits, Series, Tag, ValueType
 from edge_agent.pipeline import poller as poller_module
-from edge_agent.pipeline.poller import BlockReader, ConnectionPoller, Quality, phases
+from edge_agent.pipeline import reader as reader_module
+from edge_agent.pipeline.gap_book import GapBook
+from edge_agent.pipeline.parts import Gaps
+from edge_agent.pipeline.poller import ConnectionPoller, phases
+from edge_agent.pipeline.reader import REFUSED_BEFORE, BlockReader, Quality
 from edge_agent.planner import Block, Connection, ScanClass
 from edge_agent.protocols.base import Driver, Reply, WallClock
 from edge_agent.schedule import Schedule
@@ -64,7 +68,10 @@ class Plc:
     refuses: ClassVar[bool]
     faults: ClassVar[dict[str, Exception | str]]
     """By a block's area: what its read raises; "mute" for no answer, "short" for half a reply."""
+    missing: ClassVar[set[int]]
+    """Cells that it has not got."""
     reads: ClassVar[list[str]]
+    units: ClassVar[list[int]]
 
     def __init__(self, conn: str, *, now_ms: WallClock) -> None:
         self.conn = conn
@@ -91,6 +98,9 @@ class Plc:
 
     async def read(self, block: Block) -> Sequence[Reply]:
         self.reads.append(block.area)
+        self.units.append(block.unit_id)
+        if self.missing & set(range(block.start, block.start + block.count)):
+            raise RefusedError("exception 2")
         match self.faults.get(block.area):
             case "mute":
                 await asyncio.Event().wait()
@@ -100,7 +110,7 @@ class Plc:
                 return []
             case Exception() as error:
                 raise error
-        return [Reply(self.now_ms(), [float(n) for n in range(len(block.tags))])]
+        return [Reply(self.now_ms(), [float(address.offset) for address in block.addresses])]
 
     async def close(self) -> None:
         self.closes += 1
@@ -114,23 +124,25 @@ def plc() -> type[Plc]:
         instances: ClassVar[list[Plc]] = []
         refuses: ClassVar[bool] = False
         faults: ClassVar[dict[str, Exception | str]] = {}
+        missing: ClassVar[set[int]] = set()
         reads: ClassVar[list[str]] = []
+        units: ClassVar[list[int]] = []
 
     return Fresh
 
 
-def make_block(area: str, tags: int = 1, period_ms: int = 10) -> Block:
+def make_block(area: str, tags: int = 1, period_ms: int = 10, unit_id: int = 1) -> Block:
     """A block whose tags are called after its area: A0, A1 ..."""
     members = tuple(
         Tag(
             site="A1", line="L1", device="PUMP01", tag=f"{area}{number}", protocol="plc",
-            conn="plc://a", unit_id=1, address="0", type=ValueType.FLOAT64, scale=1.0,
+            conn="plc://a", unit_id=unit_id, address="0", type=ValueType.FLOAT64, scale=1.0,
             offset=0.0, period_ms=period_ms, unit="bar",
         )
         for number in range(tags)
     )  # fmt: skip
     addresses = tuple(Address(area, number) for number in range(tags))
-    return Block(1, area, 0, tags, members, addresses)
+    return Block(unit_id, area, 0, tags, members, addresses)
 
 
 def make_connection(*classes: tuple[int, str], conn: str = "plc://a") -> Connection:
@@ -153,7 +165,9 @@ class Rig:
         self.wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
         self.tasks: list[asyncio.Task[None]] = []
 
-    def poll(self, connection: Connection, driver: type[Plc]) -> ConnectionPoller:
+    def poll(
+        self, connection: Connection, driver: type[Plc], gap_book: GapBook | None = None
+    ) -> ConnectionPoller:
         made = ConnectionPoller(
             connection,
             cast("type[Driver]", driver),
@@ -161,6 +175,7 @@ class Rig:
             phase=0.0,
             now_ms=lambda: self.wall_ms(),
             monotonic=time.monotonic,
+            gap_book=gap_book,
         )
         self.tasks.append(asyncio.create_task(made.run()))
         return made
@@ -226,7 +241,9 @@ async def test_connections_do_not_wait_for_each_other(rig: Rig, plc: type[Plc]) 
         instances: ClassVar[list[Plc]] = []
         refuses: ClassVar[bool] = False
         faults: ClassVar[dict[str, Exception | str]] = {"A": "mute"}
+        missing: ClassVar[set[int]] = set()
         reads: ClassVar[list[str]] = []
+        units: ClassVar[list[int]] = []
 
     rig.poll(make_connection((10, "A")), Mute)
     rig.poll(make_connection((10, "A"), conn="plc://b"), plc)
@@ -386,6 +403,132 @@ async def test_one_timeout_is_the_blocks_own(rig: Rig, plc: type[Plc]) -> None:
     assert plc.instances[0].connects == 1
     assert poller.readers[0][0].problem(0) == "no answer within 0.02 s"
     assert poller.readers[0][1].qualities == [Quality.GOOD]
+
+
+# -- addresses that a device has not got --------------------------------------------------------
+
+
+def make_wide(tags: int = 8) -> Connection:
+    """One block with some tags: A0, A1 ..."""
+    return Connection("plc", "plc://a", (ScanClass(10, (make_block("A", tags),)),))
+
+
+async def test_one_missing_address_costs_one_tag(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the first scan on; it is said once, and the tag says why it is bad."""
+    plc.missing.add(5)
+    poller = rig.poll(make_wide(), plc)
+    await until(lambda: poller.counters.scans >= 5)
+    [[reader]] = poller.readers
+    assert [place for place in range(8) if reader.qualities[place] is Quality.BAD] == [5]
+    assert reader.problem(5) == "exception 2"
+    assert [value for value in reader.values if not math.isnan(value)] == [0, 1, 2, 3, 4, 6, 7]
+    first_scan = rig.journal.tags()[:7]
+    assert sorted(first_scan) == [f"A{n}" for n in range(8) if n != 5]
+    assert poller.counters.requests == 1 + 2 * 3 + 2 * (poller.counters.scans - 1)
+    assert poller.counters.bad == poller.counters.scans
+    assert [record.message for record in caplog.records] == [
+        "plc://a: unit 1 A 0..7: the device refuses A5; the others are read without: exception 2"
+    ]
+    assert poller.connected
+
+
+async def test_a_missing_address_is_tried_again(
+    rig: Rig, plc: type[Plc], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A PLC program gets its register; while it has not, nobody loses a sample by the attempt."""
+    monkeypatch.setattr(reader_module, "RETRY_S", 0.05)
+    caplog.set_level(logging.INFO, poller_module.__name__)
+    plc.missing.add(5)
+    poller = rig.poll(make_wide(), plc)
+    await until(lambda: poller.counters.errors["device"] > 12)  # three searches
+    assert poller.counters.samples == 7 * (poller.counters.scans)
+    plc.missing.clear()
+    await until(lambda: "A5" in rig.journal.tags())
+    assert poller.readers[0][0].problem(5) is None
+    await until(lambda: "all tags can be read" in caplog.text)
+    assert caplog.text.count("refuses") == 1
+
+
+async def test_what_was_refused_is_known_after_a_restart(rig: Rig, plc: type[Plc]) -> None:
+    """It is not asked for at the start, and its tag says why it has no value."""
+    plc.missing.add(5)
+    book = GapBook()
+    book.learn("plc://a", make_block("A", 8), Gaps(frozenset({5})))
+    poller = rig.poll(make_wide(), plc, book)
+    await until(lambda: poller.counters.scans >= 3)
+    [[reader]] = poller.readers
+    assert poller.counters.errors["device"] == 0
+    assert reader.problem(5) == REFUSED_BEFORE
+    assert reader.qualities.count(Quality.GOOD) == 7
+
+
+async def test_a_refused_address_is_bad_again_after_a_reconnect(rig: Rig, plc: type[Plc]) -> None:
+    """Not stale for ever."""
+    plc.missing.add(5)
+    poller = rig.poll(make_wide(), plc)
+    await until(lambda: poller.counters.scans >= 3)
+    plc.faults["A"] = TransientError("cable pulled")
+    await until(lambda: poller.counters.errors["connection"])
+    plc.faults.clear()
+    [[reader]] = poller.readers
+    await until(lambda: reader.qualities.count(Quality.GOOD) == 7)
+    assert reader.qualities[5] is Quality.BAD
+    assert reader.problem(5) == "exception 2"
+
+
+# -- pauses -------------------------------------------------------------------------------------
+
+
+def test_a_failing_block_makes_longer_and_longer_pauses() -> None:
+    """None after the first failure; then 1, 3, 7 periods are left out, and never more than 30 s."""
+    reader = BlockReader(make_block("A", 1, period_ms=1000), cast("Journal", Taken()))
+    now, ticks = 0.0, []
+    for _ in range(9):
+        reader.pause(now + 0.01)
+        tick = now + 1
+        while not reader.is_due(tick):
+            tick += 1
+        ticks.append(tick - now)
+        now = tick
+    assert ticks == [1, 2, 4, 8, 16, 31, 31, 31, 31]
+
+
+async def test_a_busy_block_is_read_again_as_soon_as_its_pause_ends(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """And at its own pace from then on; its neighbour never noticed."""
+    plc.faults["A"] = DeviceError("exception 6")
+    poller = rig.poll(make_connection((10, "AB")), plc)
+    await until(lambda: poller.counters.errors["device"] >= 4)
+    assert plc.reads.count("B") >= 7
+    plc.faults.clear()
+    await until(lambda: rig.journal.tags().count("A0") >= 3)
+    read_since = plc.reads[plc.reads.index("A", plc.reads.index("B")) :]
+    assert read_since.count("A") >= 3
+
+
+@pytest.mark.parametrize("silence", ["mute", SilentUnitError("exception 11")])
+async def test_a_silent_unit_is_left_alone_for_longer_and_longer(
+    rig: Rig, plc: type[Plc], monkeypatch: pytest.MonkeyPatch, silence: Exception | str
+) -> None:
+    """One request ends each pause, whatever the number of its blocks; one answer ends them all."""
+    monkeypatch.setattr(poller_module, "UNIT_PAUSE_FIRST_S", 0.1)
+    monkeypatch.setattr(poller_module, "UNIT_PAUSE_MAX_S", 0.2)
+    blocks = (*(make_block(area, unit_id=1) for area in "ABC"), make_block("N", unit_id=2))
+    plc.faults = dict.fromkeys("ABC", silence)
+    poller = rig.poll(Connection("plc", "plc://a", (ScanClass(10, blocks),)), plc)
+    await until(lambda: plc.units.count(1) >= 5)
+    gaps = [len(run) for run in "".join(map(str, plc.units)).split("1")[1:-1]]
+    assert min(gaps[1:]) >= 3, plc.units
+    assert poller.counters.connects == 1
+    [readers] = poller.readers
+    assert [reader.qualities for reader in readers] == [*[[Quality.BAD]] * 3, [Quality.GOOD]]
+    assert "unit 1 does not answer" in {reader.problem(0) for reader in readers}
+    plc.faults.clear()
+    await until(lambda: {"A0", "B0", "C0"} <= set(rig.journal.tags()))
+    assert plc.units[-8:].count(1) >= 3
 
 
 @pytest.mark.parametrize("defect", [KeyError("no"), "short"])

@@ -1,0 +1,117 @@
+"""Whether each device is read, said beside its samples.
+
+A sample that does not come says nothing by itself: the value may be steady, the tag may report on
+change only, the PLC may be gone. So a device's quality is a message of its own, given to a sink
+that can tell it: at first, whenever it changes, and again after each new session, since a broker
+may have forgotten it. It has no journal: what counts is what is true now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from edge_agent.errors import TransientError
+from edge_agent.pipeline.poller import ConnectionPoller
+from edge_agent.pipeline.reader import BlockReader, Quality
+from edge_agent.sinks.base import DeviceReport, DeviceTeller
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A tag's place among the readers."""
+
+    reader: BlockReader
+    index: int
+
+
+class DeviceReporter:
+    """Tells a sink how the devices of some pollers are."""
+
+    def __init__(
+        self,
+        pollers: Iterable[ConnectionPoller],
+        teller: DeviceTeller,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._teller = teller
+        self._now_ms = now_ms
+        self._places = _places(pollers)
+        self._reports: dict[tuple[str, str], DeviceReport] = {}
+        self._told: dict[tuple[str, str], DeviceReport] = {}
+        self._session = 0
+
+    async def run(self) -> None:
+        """Go on for ever. Ends only by cancellation."""
+        while True:
+            await self.round()
+            await asyncio.sleep(INTERVAL_S)
+
+    async def round(self) -> None:
+        """Look at all devices once, and tell what is new."""
+        if self._teller.session == 0:
+            return
+        if self._teller.session != self._session:
+            self._session = self._teller.session
+            self._told = {}
+        for key, places in self._places.items():
+            self._look(key, places)
+        news = [report for key, report in self._reports.items() if self._told.get(key) != report]
+        if not news:
+            return
+        session = self._session
+        try:
+            await self._teller.tell(news)
+        except TransientError as error:  # the delivery says the same, and opens it again
+            log.debug("the state of %d devices could not be told: %s", len(news), error)
+            return
+        if self._teller.session == session:
+            self._told |= {(report.site, report.device): report for report in news}
+
+    def _look(self, key: tuple[str, str], places: list[_Place]) -> None:
+        found = report_of(places, self._now_ms())
+        before = self._reports.get(key)
+        if before is not None and replace(before, since_ms=found.since_ms) == found:
+            return
+        if before is not None and before.quality == found.quality:
+            found = replace(found, since_ms=before.since_ms)
+        self._reports[key] = found
+
+
+def report_of(places: list[_Place], now_ms: int) -> DeviceReport:
+    """How a device is now; ``since_ms`` is now."""
+    qualities = [place.reader.qualities[place.index] for place in places]
+    worst = next(one for one in (Quality.STALE, Quality.BAD, Quality.GOOD) if one in qualities)
+    problem = None
+    if worst is not Quality.GOOD:
+        first = places[qualities.index(worst)]
+        problem = first.reader.problem(first.index)
+    tag = places[0].reader.block.tags[places[0].index]
+    return DeviceReport(
+        site=tag.site,
+        line=tag.line,
+        device=tag.device,
+        quality=worst.value,
+        since_ms=now_ms,
+        tags=len(qualities),
+        tags_good=qualities.count(Quality.GOOD),
+        problem=problem,
+    )
+
+
+def _places(pollers: Iterable[ConnectionPoller]) -> Mapping[tuple[str, str], list[_Place]]:
+    found: dict[tuple[str, str], list[_Place]] = {}
+    for poller in pollers:
+        for readers in poller.readers:
+            for reader in readers:
+                for index, tag in enumerate(reader.block.tags):
+                    found.setdefault((tag.site, tag.device), []).append(_Place(reader, index))
+    return found

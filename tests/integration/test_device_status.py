@@ -1,0 +1,146 @@
+"""How each device is, on `plc-status/{site}/{device}`: whole agent, Mosquitto and PLC servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from edge_agent.status import SinkStatus
+from tests.integration.test_agent import Rig, make_tag, running
+from tests.modbus_server import PymodbusServer
+from tests.servers import Mosquitto
+
+WAIT_S = 15.0
+Status = dict[str, Any]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "mosquitto") as started:
+        yield started
+
+
+@pytest.fixture
+def plc(tmp_path: Path) -> Iterator[PymodbusServer]:
+    """Ten registers; a tag that lies behind them is refused."""
+    with PymodbusServer(tmp_path / "plc", {1: {"holding": {0: list(range(10))}}}) as started:
+        yield started
+
+
+@asynccontextmanager
+async def agent(folder: Path, broker: Mosquitto, plc: PymodbusServer) -> AsyncIterator[Rig]:
+    """PUMP01 on the PLC, 탱크07 simulated, with a tag that can't be read."""
+    pump = [
+        make_tag(name, conn=plc.conn, protocol="modbus", address=f"hr:{place * 2}")
+        for place, name in enumerate(("P", "T"))
+    ]
+    tank = [
+        make_tag("수위", device="탱크07", line="L2"),
+        make_tag("BAD", device="탱크07", line="L2", address="60000"),
+    ]
+    overrides = {"mqtt.url": broker.url, "store.enabled": False}
+    async with running(folder, [*pump, *tank], overrides=overrides) as rig:
+        yield rig
+
+
+class Watcher:
+    """What a subscriber that came now is told, and what it is told later."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+        self.seen: list[tuple[str, Status]] = []
+
+    async def until(self, device: str, condition: Callable[[Status], bool]) -> Status:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for topic, status in self.seen:
+                    if topic.endswith(f"/{device}") and condition(status):
+                        return status
+                message = await anext(self._client.messages)
+                assert isinstance(message.payload, bytes)
+                self.seen.append((str(message.topic), json.loads(message.payload)))
+
+
+@asynccontextmanager
+async def watching(broker: Mosquitto) -> AsyncIterator[Watcher]:
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.subscribe("plc-status/#", qos=1)
+        yield Watcher(client)
+
+
+async def test_a_plc_that_goes_away_is_said_and_its_return_too(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer
+) -> None:
+    """With the reason and since when; the other device is not touched."""
+    async with agent(tmp_path / "agent", broker, plc), watching(broker) as watcher:
+        began = int(time.time() * 1000)
+        good = await watcher.until("PUMP01", lambda status: status["quality"] == "good")
+        assert good == {
+            "site": "A1", "line": "L1", "device": "PUMP01", "quality": "good",
+            "since_ms": good["since_ms"], "tags": 2, "tags_good": 2, "problem": None,
+        }  # fmt: skip
+        tank = await watcher.until("탱크07", lambda status: status["quality"] == "bad")
+        assert (tank["tags"], tank["tags_good"]) == (2, 1)
+        assert "can't be read" in tank["problem"]
+        plc.stop()
+        stale = await watcher.until("PUMP01", lambda status: status["quality"] == "stale")
+        while stale["problem"] in (None, "not read yet", "not connected yet"):
+            watcher.seen.clear()
+            stale = await watcher.until("PUMP01", lambda status: status["quality"] == "stale")
+        assert "127.0.0.1" in stale["problem"]
+        assert began <= stale["since_ms"] <= int(time.time() * 1000)
+        watcher.seen.clear()
+        plc.start()
+        await watcher.until("PUMP01", lambda status: status["quality"] == "good")
+        assert not [topic for topic, _ in watcher.seen if topic.endswith("탱크07")]
+
+
+async def test_who_comes_later_is_told_too(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer
+) -> None:
+    """Retained; and a broker that has forgotten everything is told anew."""
+    async with agent(tmp_path / "agent", broker, plc):
+        async with watching(broker) as watcher:
+            await watcher.until("PUMP01", lambda status: status["quality"] == "good")
+        async with watching(broker) as watcher:
+            first = await watcher.until("PUMP01", lambda status: True)
+            assert first["quality"] == "good"
+        broker.stop()
+        broker.start()
+        async with watching(broker) as watcher:
+            await watcher.until("PUMP01", lambda status: status == first)
+            await watcher.until("탱크07", lambda status: status["quality"] == "bad")
+
+
+async def delivering(rig: Rig) -> SinkStatus:
+    """The sink's figures after some samples more."""
+    [sink] = (await rig.agent.status())["sinks"]
+    wanted = sink["delivered"] + 40
+    return (await rig.until(lambda status: status["sinks"][0]["delivered"] >= wanted))["sinks"][0]
+
+
+@pytest.mark.parametrize("queue", ["", "max_queued_messages 0\n"], ids=["says so", "hangs up"])
+async def test_a_broker_that_forbids_it_still_gets_all_samples(
+    tmp_path: Path, plc: PymodbusServer, caplog: pytest.LogCaptureFixture, queue: str
+) -> None:
+    """Said once; no sample is refused, and the connection is not lost over it again and again."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite plc/#\ntopic write edge-agent/#\n")
+    acl.chmod(0o700)
+    config = f"allow_anonymous true\nacl_file {acl}\n{queue}"
+    with Mosquitto(tmp_path / "mosquitto", config) as strict:
+        async with agent(tmp_path / "agent", strict, plc) as rig:
+            await rig.until(lambda status: "device status refused" in caplog.text)
+            before = await delivering(rig)
+            after = await delivering(rig)
+            assert after["quarantined"] == 0
+            assert after["failures"] == before["failures"]
+    assert caplog.text.count("device status refused") == 1
