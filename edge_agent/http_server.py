@@ -1,4 +1,5 @@
-"""HTTP on loopback: `/healthz`, `/readyz`, `/metrics`, `/status`, `/values`, `/losses`.
+"""HTTP on loopback: `/healthz`, `/readyz`, `/metrics`, `/status`, `/values`, `/losses`,
+`/frames`.
 
 It only tells; nothing can be changed through it. A port that is taken is reported and leaves the
 agent running: data comes first.
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from edge_agent.errors import JournalError
 from edge_agent.exposition import exposition
-from edge_agent.status import devices_of, flows
+from edge_agent.status import devices_of, flows, frames_of
 from edge_agent.web import json_response, metrics_response, start
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class HttpServer:
         app.router.add_get("/status", self._status)
         app.router.add_get("/values", self._values)
         app.router.add_get("/losses", self._losses)
+        app.router.add_get("/frames", self._frames)
         app.router.add_get("/metrics", self._metrics)
         self._runner = await start(app, self._agent.settings.agent.http_address, "agent.http")
 
@@ -94,6 +96,14 @@ class HttpServer:
             return json_response({"losses": await self._agent.losses()})
         except JournalError as error:
             return json_response({"error": str(error)}, 503)
+
+    async def _frames(self, request: web.Request) -> web.Response:
+        """What a device (`?device=NAME`) and its PLC last said to each other, byte by byte."""
+        device = request.query.get("device", "")
+        blocks = frames_of(self._agent.pollers, device)
+        if not blocks:
+            return json_response({"error": f"no device {device!r} in the running map"}, 404)
+        return json_response({"blocks": blocks})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         text = exposition(self._agent, await self._agent.status(devices=False))

@@ -16,7 +16,8 @@ from edge_agent.model import Series, Tag
 from edge_agent.normalize import digits_of
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
-from edge_agent.pipeline.reader import BlockReader, Quality
+from edge_agent.pipeline.reader import BlockReader, Quality, place_of
+from edge_agent.pipeline.recorder import Exchange
 from edge_agent.pipeline.upkeep import UpkeepRunner
 
 LAG_WARNING_S = 30.0
@@ -182,6 +183,64 @@ class AgentStatus(TypedDict):
     sinks: list[SinkStatus]
     upkeep: list[UpkeepStatus]
     problems: list[str]
+
+
+class ExchangeStatus(TypedDict):
+    """One request and what came back, in hexadecimal."""
+
+    ts_ms: int
+    request: str
+    reply: str
+    error: str | None
+
+
+class IncidentStatus(TypedDict):
+    """Tags that turned from good to bad, and the exchanges that led to it."""
+
+    ts_ms: int
+    tags: list[str]
+    exchanges: list[ExchangeStatus]
+
+
+class BlockFrames(TypedDict):
+    """What is kept of one block's traffic, oldest first."""
+
+    conn: str
+    block: str
+    tags: list[str]
+    exchanges: list[ExchangeStatus]
+    incidents: list[IncidentStatus]
+
+
+def frames_of(pollers: Iterable[ConnectionPoller], device: str) -> list[BlockFrames]:
+    """The traffic of all blocks that read a device, whatever its site."""
+    return [
+        BlockFrames(
+            conn=name,
+            block=place_of(reader.block),
+            tags=[tag.tag for tag in reader.block.tags if tag.device == device],
+            exchanges=[_exchange(one) for one in reader.recorder.exchanges],
+            incidents=[
+                IncidentStatus(
+                    ts_ms=incident.ts_ms,
+                    tags=list(incident.tags),
+                    exchanges=[_exchange(one) for one in incident.exchanges],
+                )
+                for incident in reader.recorder.incidents
+            ],
+        )
+        for name, reader in _readers(pollers)
+        if any(tag.device == device for tag in reader.block.tags)
+    ]
+
+
+def _exchange(one: Exchange) -> ExchangeStatus:
+    return ExchangeStatus(
+        ts_ms=one.ts_ms,
+        request=one.frames.request.hex(" "),
+        reply=one.frames.reply.hex(" "),
+        error=one.error,
+    )
 
 
 def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:

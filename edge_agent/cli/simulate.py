@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from edge_agent.cli.options import add_map
 from edge_agent.errors import ConfigError
@@ -19,6 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=_port, help="first port, instead of those of the map; 0: any"
     )
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="what goes wrong, where and when (examples/faults.toml)",
+    )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
@@ -30,6 +37,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         words += ["--host", options.host]
     if options.port is not None:
         words += ["--port", str(options.port)]
+    if options.faults is not None:
+        words += ["--faults", str(options.faults)]
     return simulator.main(words)
 
 

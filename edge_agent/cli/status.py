@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import http.client
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 from rich.console import Console
@@ -19,6 +22,9 @@ TIMEOUT_S = 5.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument(
+        "--frames", metavar="DEVICE", help="its last requests and replies, byte by byte"
+    )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -26,6 +32,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     address = settings.agent.http_address
     if address is None:
         raise ConfigError("agent.http is off, so there is nobody to ask", hint="set agent.http")
+    if options.frames is not None:
+        return _show_frames(address, options.frames, as_json=options.json)
     status = fetch(*address)
     if options.json:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
@@ -39,11 +47,46 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     return 0 if status["well"] else 1
 
 
-def fetch(host: str, port: int) -> dict[str, Any]:
-    """A running agent's status. Raises ``TransientError`` if nobody answers."""
+def _show_frames(address: tuple[str, int], device: str, *, as_json: bool) -> int:
+    found = fetch(*address, f"/frames?{urlencode({'device': device})}")
+    if "error" in found:
+        raise ConfigError(found["error"], hint="edge-agent status lists the devices")
+    if as_json:
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        for line in frame_lines(found["blocks"]):
+            print(line)
+    return 0
+
+
+def frame_lines(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is kept of a device's traffic, for people."""
+    for block in blocks:
+        yield f"{block['conn']} {block['block']}: {', '.join(block['tags'])}"
+        if not block["exchanges"]:
+            yield "  nothing kept: not asked yet, or its protocol shows no frames"
+        yield from _exchange_lines(block["exchanges"])
+        for incident in block["incidents"]:
+            yield f"  went bad at {_clock(incident['ts_ms'])}: {', '.join(incident['tags'])}"
+            yield from _exchange_lines(incident["exchanges"], "    ")
+
+
+def _exchange_lines(exchanges: Sequence[Mapping[str, Any]], indent: str = "  ") -> Iterator[str]:
+    for one in exchanges:
+        yield f"{indent}{_clock(one['ts_ms'])} {one['error'] or 'good'}"
+        yield f"{indent}  sent     {one['request']}"
+        yield f"{indent}  received {one['reply'] or 'nothing'}"
+
+
+def _clock(ts_ms: int) -> str:
+    return datetime.fromtimestamp(ts_ms / 1000).astimezone().isoformat(" ", "milliseconds")
+
+
+def fetch(host: str, port: int, path: str = "/status") -> dict[str, Any]:
+    """What a running agent says. Raises ``TransientError`` if nobody answers."""
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", path)
         body = connection.getresponse().read()
         status: dict[str, Any] = orjson.loads(body)
     except (OSError, UnicodeError, http.client.HTTPException, orjson.JSONDecodeError) as error:

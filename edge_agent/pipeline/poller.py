@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_agent.errors import (
     DeviceError,
@@ -33,9 +33,9 @@ from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import Search
-from edge_agent.pipeline.reader import BlockReader, placed
+from edge_agent.pipeline.reader import BlockReader, Quality, place_of, placed
 from edge_agent.planner import Block, Connection
-from edge_agent.protocols.base import Driver
+from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.schedule import Backoff, Schedule, Step
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,11 @@ class ConnectionPoller:
         ]
         units = {reader.block.unit_id for readers in self.readers for reader in readers}
         self._units = {unit_id: _Unit() for unit_id in units} if len(units) > 1 else {}
+        self._now_ms = now_ms
         self._driver = driver(connection.conn, now_ms=now_ms)
+        self._closes_after_scan = bool(getattr(self._driver, "close_after_scan", False))
+        self._shows_frames = hasattr(self._driver, "frames")
+        self._is_open = False
         self._journal = journal
         self._monotonic = monotonic
         shortest_s = min(c.period_ms for c in connection.scan_classes) / 1000
@@ -138,6 +142,7 @@ class ConnectionPoller:
         with contained("connect"):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._driver.connect()
+        self._is_open = True
         self._timeouts = 0
         for unit in self._units.values():
             unit.answered()
@@ -156,6 +161,10 @@ class ConnectionPoller:
 
     async def _close(self) -> None:
         self.connected = False
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        self._is_open = False
         try:
             with contained("close"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -189,8 +198,12 @@ class ConnectionPoller:
             if step is None:
                 if self._stopping.is_set():
                     return
+                if self._closes_after_scan and self._is_open:
+                    await self._hang_up()
                 await self._sleep(min(self.schedule.wait_s(now), BEAT_S))
                 continue
+            if not self._is_open:
+                await self._connect()
             if step.late_s is not None:
                 self.counters.late.observe(step.late_s)
             await self._read(step)
@@ -200,6 +213,7 @@ class ConnectionPoller:
         reader = self.readers[step.scan_class][step.block]
         started = self._monotonic()
         unit_id = reader.block.unit_id
+        good = reader.good() if self._shows_frames else ()
         if not self._is_unit_due(unit_id, started):
             reader.fail(f"unit {unit_id} does not answer", self.counters)
         elif reader.is_due(started):
@@ -220,6 +234,7 @@ class ConnectionPoller:
                 raise
             else:
                 self._block_read(reader)
+        self._look_back(reader, good)
         self.schedule.finish(step, self._monotonic())
         self.counters.scans += step.last
         if self._timeouts >= TIMEOUTS_MAX:
@@ -228,21 +243,15 @@ class ConnectionPoller:
     async def _read_parts(self, reader: BlockReader, search: Search) -> None:
         """One scan of a block: a single request, unless the device refuses some of its cells."""
         while (part := search.next()) is not None:
-            self.counters.requests += 1
-            started = self._monotonic()
             try:
-                with contained("read"):
-                    async with asyncio.timeout(self._driver.timeout_s):
-                        replies = await self._driver.read(part.block)
-                    for reply in replies:
+                for reply in await self._ask(reader, part.block):
+                    with contained("read"):
                         reader.take(placed(reply, part, reader.block), self.counters)
                 search.took(part)
             except RefusedError as error:
                 self.counters.errors["device"] += 1
                 reader.refuse(part, str(error))
                 search.refused(part)
-            finally:
-                self.counters.request_time.observe(self._monotonic() - started)
             self._answered()
             if self._units:
                 self._units[part.block.unit_id].answered()
@@ -250,8 +259,41 @@ class ConnectionPoller:
             self._gap_book.learn(self.name, reader.block, reader.gaps)
             self._say_gaps(reader)
 
+    async def _ask(self, reader: BlockReader, block: Block) -> Sequence[Reply]:
+        """One request, with all that is kept of it."""
+        self.counters.requests += 1
+        started = self._monotonic()
+        problem: str | None = None
+        try:
+            with contained("read"):
+                async with asyncio.timeout(self._driver.timeout_s):
+                    return await self._driver.read(block)
+        except (EdgeAgentError, TimeoutError) as error:
+            problem = str(error) or "no answer in time"
+            raise
+        finally:
+            self.counters.request_time.observe(self._monotonic() - started)
+            frames: Frames | None = getattr(self._driver, "frames", None)
+            if frames is not None:
+                reader.recorder.exchanged(self._now_ms(), frames, problem)
+
+    def _look_back(self, reader: BlockReader, good: Sequence[int]) -> None:
+        """Set aside what was on the wire when tags turned from good to bad."""
+        bad = [place for place in good if reader.qualities[place] is Quality.BAD]
+        if not bad:
+            return
+        names = [reader.block.tags[place].tag for place in bad]
+        incident = reader.recorder.went_bad(self._now_ms(), names)
+        if incident is not None:
+            last = incident.exchanges[-1]
+            log.info(
+                "%s: %s: %d tags went bad: sent %s, received %s",
+                *(self.name, place_of(reader.block), len(bad)),
+                *(last.frames.request.hex(" "), last.frames.reply.hex(" ") or "nothing"),
+            )
+
     def _say_gaps(self, reader: BlockReader) -> None:
-        place, holes = _place(reader.block), sorted(reader.gaps.holes)
+        place, holes = place_of(reader.block), sorted(reader.gaps.holes)
         if not holes:
             log.info("%s: %s: all tags can be read", self.name, place)
             return
@@ -273,7 +315,7 @@ class ConnectionPoller:
         if reader.failing_since is not None:
             down_s = self._monotonic() - reader.failing_since
             reader.failing_since = None
-            place = _place(reader.block)
+            place = place_of(reader.block)
             log.info("%s: %s: read again after %.1f s", self.name, place, down_s)
 
     def _block_failed(self, reader: BlockReader, kind: str, text: str) -> None:
@@ -283,7 +325,7 @@ class ConnectionPoller:
             reader.failing_since = self._monotonic()
             level = logging.WARNING
         tags = len(reader.block.tags)
-        log.log(level, "%s: %s: %d tags bad: %s", self.name, _place(reader.block), tags, text)
+        log.log(level, "%s: %s: %d tags bad: %s", self.name, place_of(reader.block), tags, text)
         reader.fail(text, self.counters)
         if kind != "timeout" or self._timeouts == 1:  # else it is rather the connection
             reader.pause(self._monotonic())
@@ -331,11 +373,6 @@ class _Unit:
         """It is there: all its blocks are read when they come due."""
         self._pause_s = UNIT_PAUSE_FIRST_S
         self._not_before = float("-inf")
-
-
-def _place(block: Block) -> str:
-    last = block.start + block.count - 1
-    return f"unit {block.unit_id} {block.area} {block.start}..{last}"
 
 
 def phases(connections: int) -> list[float]:

@@ -12,6 +12,7 @@ from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.normalize import Normalizer
 from edge_agent.pipeline.parts import NO_GAPS, Gaps, Part, Search, parts_of
+from edge_agent.pipeline.recorder import Recorder
 from edge_agent.planner import Block
 from edge_agent.protocols.base import Reply
 
@@ -47,6 +48,7 @@ class BlockReader:
         """Why the last request failed; None if it did not."""
         self.failing_since: float | None = None
         """Monotonic time of the first of the failures that this block is in; None if in none."""
+        self.recorder = Recorder()
         self.gaps = gaps
         self.refusals: dict[int, str] = {}
         """What the device said to each of the tags that it refuses, by place."""
@@ -149,6 +151,10 @@ class BlockReader:
         self._failures = 0
         self._not_before = -math.inf
 
+    def good(self) -> list[int]:
+        """The places whose newest value is good."""
+        return [place for place, one in enumerate(self.qualities) if one is Quality.GOOD]
+
     def problem(self, place: int) -> str | None:
         """Why a tag's newest value is not good; None if it is."""
         match self.qualities[place]:
@@ -166,3 +172,9 @@ def placed(reply: Reply, part: Part, whole: Block) -> Reply:
         return reply
     places = range(part.end - part.first) if reply.positions is None else reply.positions
     return Reply(reply.ts_ms, reply.values, [part.first + place for place in places])
+
+
+def place_of(block: Block) -> str:
+    """A block as logs name it."""
+    last = block.start + block.count - 1
+    return f"unit {block.unit_id} {block.area} {block.start}..{last}"

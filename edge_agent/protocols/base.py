@@ -31,12 +31,25 @@ class Reply:
     positions: Sequence[int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """One exchange as it was on the wire, for who wants to know why a value was bad."""
+
+    request: bytes
+    reply: bytes
+    """Empty where none came."""
+
+
 class Driver(AddressSyntax, Protocol):
     """One connection's driver. Its calls come one at a time, from one task.
 
     ``timeout_s`` is how long the caller waits for ``read`` before it cancels it: a driver keeps
     no clock on a request, but knows from `conn` how patient its devices want their caller to be.
     ``connect`` keeps to it by itself.
+
+    Two attributes are optional. ``close_after_scan`` (bool): the device wants the connection to be
+    closed while nothing is due. ``frames`` (`Frames` or None): the last `read`'s exchange, also of
+    one that failed.
     """
 
     timeout_s: float

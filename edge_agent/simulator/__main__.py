@@ -1,7 +1,8 @@
 """`python -m edge_agent.simulator MAP`: a process that answers for a map until SIGTERM.
 
-Prints one line of JSON to standard output when it listens, problems to standard error. Exit
-codes: 0 ended by SIGTERM or SIGINT, 1 an address could not be listened on, 2 the map is wrong.
+Prints one line of JSON to standard output when it listens and one with what it counted at its end,
+problems to standard error. Exit codes: 0 ended by SIGTERM or SIGINT, 1 an address could not be
+listened on, 2 the map or the file of faults is wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import uvloop
 
 from edge_agent import address_map, protocols
 from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.simulator import faults
 from edge_agent.simulator.modbus_server import ModbusSimulator
 
 SHOWN_UNSERVED_MAX = 10
@@ -32,11 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("map", type=Path, help="address map (.csv or .xlsx)")
     parser.add_argument("--host", help="listen here instead of on the hosts of the map")
     parser.add_argument("--port", type=int, help="first port, instead of those of the map; 0: any")
+    parser.add_argument("--faults", type=Path, help="what goes wrong, where and when (.toml)")
     options = parser.parse_args(arguments)
     try:
         tags = address_map.load(options.map, protocols.load).tags
         simulator = ModbusSimulator(
-            tags, syntax=protocols.load, host=options.host, port=options.port
+            tags,
+            syntax=protocols.load,
+            host=options.host,
+            port=options.port,
+            faults=None if options.faults is None else faults.load(options.faults),
         )
         _report_unserved(simulator)
         uvloop.run(_run(simulator))
@@ -54,6 +61,7 @@ async def _run(simulator: ModbusSimulator) -> None:
     async with simulator:
         print(json.dumps({"listening": describe(simulator)}), flush=True)
         await stopped.wait()
+        print(json.dumps({"counted": counted(simulator)}), flush=True)
 
 
 def describe(simulator: ModbusSimulator) -> list[dict[str, object]]:
@@ -65,6 +73,22 @@ def describe(simulator: ModbusSimulator) -> list[dict[str, object]]:
             "conns": listener.conns,
             "unit_ids": listener.unit_ids,
             "tags": len(listener.tags),
+        }
+        for listener in simulator.connections
+    ]
+
+
+def counted(simulator: ModbusSimulator) -> list[dict[str, object]]:
+    """What each listener counted since its start, ready for JSON."""
+    return [
+        {
+            "conns": listener.conns,
+            "requests": listener.requests,
+            "registers": listener.registers,
+            "errors": listener.errors,
+            "bytes_received": listener.bytes_received,
+            "bytes_sent": listener.bytes_sent,
+            "spoiled": dict(listener.spoiled),
         }
         for listener in simulator.connections
     ]

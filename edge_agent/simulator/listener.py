@@ -16,6 +16,10 @@ Bytes that are no Modbus TCP frame close that client's connection and touch nobo
 A request is looked up as the bytes it came in; its range is compiled once and read once per
 step, whoever asks. All requests that arrive together are answered as of the same time.
 
+With faults (`faults.py`) each reply goes through the client's outbox, which keeps their order: a
+reply that is late holds up those behind it on its connection, as in a PLC that does one thing at a
+time. Other connections notice nothing.
+
 Source: Modbus Application Protocol 1.1b3, sections 6 and 7; Modbus Messaging
 on TCP/IP 1.0b, section 3.1.3.
 """
@@ -24,17 +28,22 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
 from edge_agent.errors import TransientError
 from edge_agent.model import AddressSyntax, Tag
+from edge_agent.simulator.faults import ListenerFaults, pieces
 from edge_agent.simulator.memory import Area, Range
 from edge_agent.simulator.signals import STEP_MS
 
 ANSWERS_MAX: Final = 4_096
 """Different requests remembered per listener; an agent sends far fewer, a fuzzer far more."""
+
+OUTBOX_PIECES_MAX: Final = 1_000
+"""Replies of a client that wait for their time; until they are gone it is not read from."""
 
 BACKLOG_CONNECTIONS: Final = 128
 """Clients that may arrive in one turn of the event loop."""
@@ -47,8 +56,11 @@ _BIT_AREAS: Final = frozenset({"coil", "discrete"})
 _BITS_MAX, _REGISTERS_MAX = 2_000, 125
 
 _FRAME = struct.Struct(">HH")  # protocol id (0) and length, behind the transaction id
+_TRANSACTION_BYTES = 2
 _PREFIX_BYTES = 6  # transaction id, protocol id, length; the length counts what follows
 _LENGTH_MIN, _LENGTH_MAX = 2, 254  # unit id and function code; unit id and the longest PDU
+
+_RESOLUTION_S = 0.001
 
 _ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE, _NO_RESPONSE = 1, 2, 3, 11
 
@@ -60,6 +72,7 @@ class _Answer:
     head: bytes
     cells: Range | None = None
     registers: int = 0
+    asked: int = 0
     step: int | None = None
     reply: bytes = b""
 
@@ -80,8 +93,9 @@ class Listener:
     """One simulated connection: a listening socket and the units behind it.
 
     ``conns`` are the map's names for it, ``tags`` what it answers for; ``port`` is the real one
-    after the start. Counted since the start: ``requests`` answered, ``registers`` in the replies
-    (bits are not counted), ``errors`` (exception replies and malformed frames).
+    after the start. Counted since the start: ``requests`` taken, ``registers`` in the replies
+    (bits are not counted), ``errors`` (exception replies and malformed frames), bytes of whole
+    requests and of replies as they are without faults, and ``spoiled`` replies by kind of fault.
     """
 
     def __init__(self, host: str, port: int, now_ms: Callable[[], int]) -> None:
@@ -92,7 +106,11 @@ class Listener:
         self.requests = 0
         self.registers = 0
         self.errors = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.spoiled: Counter[str] = Counter()
         self.muted = False
+        self.faults: ListenerFaults | None = None
         self.now_ms = now_ms
         self._units: dict[int, dict[str, Area]] = {}
         self._answers: dict[bytes, _Answer] = {}
@@ -128,10 +146,19 @@ class Listener:
             if len(self._answers) >= ANSWERS_MAX:
                 self._answers.clear()
             answer = self._answers[request] = self._compile(request)
+        answer.asked += 1
         self.requests += 1
         self.registers += answer.registers
         self.errors += answer.cells is None
-        return answer.at(step)
+        reply = answer.at(step)
+        self.bytes_received += _PREFIX_BYTES + len(request)
+        self.bytes_sent += _TRANSACTION_BYTES + len(reply)
+        return reply
+
+    def asked(self, request: bytes) -> int:
+        """How often a request (from the unit id on) has come; forgotten with `ANSWERS_MAX`."""
+        answer = self._answers.get(request)
+        return 0 if answer is None else answer.asked
 
     def _compile(self, request: bytes) -> _Answer:
         unit_id, function = request[0], request[1]
@@ -209,14 +236,20 @@ class _Client(asyncio.Protocol):
         self._listener = listener
         self._clients = clients
         self._rest = b""  # the beginning of a frame: shorter than _PREFIX_BYTES + _LENGTH_MAX
+        self._outbox: _Outbox | None = None
+        self._blocked = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._clients.add(self)
+        if self._listener.faults is not None:
+            self._outbox = _Outbox(self._transport, self._read_on)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._clients.discard(self)
+        if self._outbox is not None:
+            self._outbox.stop()
         self.closed.set_result(None)
 
     def abort(self) -> None:
@@ -224,10 +257,18 @@ class _Client(asyncio.Protocol):
 
     # A client that asks without reading is not read from until it does.
     def pause_writing(self) -> None:
+        self._blocked = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._transport.resume_reading()
+        self._blocked = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read again, if there is room for replies in the outbox and in the socket."""
+        full = self._outbox is not None and self._outbox.full
+        if not (self._blocked or full or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         listener = self._listener
@@ -239,16 +280,89 @@ class _Client(asyncio.Protocol):
             protocol_id, length = _FRAME.unpack_from(data, start + 2)
             if protocol_id != 0 or not _LENGTH_MIN <= length <= _LENGTH_MAX:
                 listener.errors += 1
-                self._transport.write(b"".join(replies))
-                self._transport.close()
+                if self._outbox is None:
+                    self._transport.write(b"".join(replies))
+                    self._transport.close()
+                else:
+                    self._outbox.put(0.0, None)
                 return
             end = start + _PREFIX_BYTES + length
             if end > received:
                 break
             if not listener.muted:
-                replies.append(data[start : start + 2])
-                replies.append(listener.answer(data[start + _PREFIX_BYTES : end], step))
+                request = data[start + _PREFIX_BYTES : end]
+                reply = (data[start : start + 2], listener.answer(request, step))
+                if self._outbox is None:
+                    replies += reply
+                else:
+                    self._spoil(self._outbox, request, b"".join(reply))
             start = end
         self._rest = data[start:]
         if replies:
             self._transport.write(b"".join(replies))
+
+    def _spoil(self, outbox: _Outbox, request: bytes, reply: bytes) -> None:
+        """Send a reply as the faults want it."""
+        listener = self._listener
+        faults = listener.faults
+        effect = None if faults is None else faults.effect(request, listener.asked(request))
+        if effect is None:
+            outbox.put(0.0, reply)
+            return
+        listener.spoiled.update(effect.kinds)
+        for delay_ms, piece in pieces(effect, reply):
+            outbox.put(delay_ms / 1000, piece)
+
+
+class _Outbox:
+    """What a client is sent, in order, each piece at its time.
+
+    Once it is ``full`` nothing is read until it is empty; then it calls ``drained``.
+    """
+
+    def __init__(self, transport: asyncio.Transport, drained: Callable[[], None]) -> None:
+        self.full = False
+        self._transport = transport
+        self._drained = drained
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, bytes | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, delay_s: float, piece: bytes | None) -> None:
+        """Send a piece so much later, but not before what waits already; None closes."""
+        earliest = self._loop.time()
+        if self._waiting:
+            earliest = max(earliest, self._waiting[-1][0])
+        if not self._waiting and delay_s <= 0:
+            self._send(piece)
+            return
+        self._waiting.append((earliest + delay_s, piece))
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._waiting[0][0], self._send_due)
+        if len(self._waiting) >= OUTBOX_PIECES_MAX:
+            self.full = True
+            self._transport.pause_reading()
+
+    def stop(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_due(self) -> None:
+        self._timer = None
+        # A loop's timers may be early by its clock's resolution.
+        while self._waiting and self._waiting[0][0] <= self._loop.time() + _RESOLUTION_S:
+            self._send(self._waiting.popleft()[1])
+        if self._waiting:
+            self._timer = self._loop.call_at(self._waiting[0][0], self._send_due)
+        elif self.full:
+            self.full = False
+            self._drained()
+
+    def _send(self, piece: bytes | None) -> None:
+        if piece is None:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self._transport.write(piece)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import AddressSyntax, Tag
+from edge_agent.simulator.faults import Faults
 from edge_agent.simulator.listener import Listener
 
 PROTOCOL: Final = "modbus"
@@ -39,9 +40,11 @@ class ModbusSimulator:
     ``host`` and ``port`` replace what the map says: the first listener takes ``port``, the next
     one the port after it, in map order; with ``port=0`` each takes a free one. ``now_ms`` is the
     plant's time. ``unserved`` holds the tags that no listener answers for, each with its reason:
-    another protocol or transport, or cells that an earlier tag has.
+    another protocol or transport, or cells that an earlier tag has. ``faults`` count their seconds
+    from the start on, by ``monotonic``.
 
-    Raises ``ConfigError`` if no tag can be served or two listeners would share a port, and
+    Raises ``ConfigError`` if no tag can be served, two listeners would share a port or a fault is
+    about a connection or unit that the map does not have, and
     ``ValueError`` for an address that is not valid, which `address_map` has checked before.
     """
 
@@ -53,6 +56,8 @@ class ModbusSimulator:
         now_ms: Callable[[], int] = wall_clock_ms,
         host: str | None = None,
         port: int | None = None,
+        faults: Faults | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.unserved: tuple[tuple[Tag, str], ...]
         by_place: dict[tuple[str, int], Listener] = {}
@@ -70,7 +75,18 @@ class ModbusSimulator:
                 unserved.append((tag, refusal))
         self.connections = tuple(by_place.values())
         self.unserved = tuple(unserved)
+        self._monotonic = monotonic
+        self._started_at = monotonic()
         self._check()
+        if faults is not None:
+            self._spoil(faults)
+
+    def _spoil(self, faults: Faults) -> None:
+        faults.check({conn: one.unit_ids for one in self.connections for conn in one.conns})
+        for place, listener in enumerate(self.connections):
+            listener.faults = faults.at_listener(place, listener.conns)
+            if listener.faults is not None:
+                listener.faults.now_s = lambda: self._monotonic() - self._started_at
 
     def _check(self) -> None:
         if not self.connections:
@@ -94,6 +110,7 @@ class ModbusSimulator:
 
     async def start(self) -> None:
         """Listen on every connection. Raises ``TransientError``; then none listens."""
+        self._started_at = self._monotonic()
         try:
             for listener in self.connections:
                 await listener.start()
@@ -141,9 +158,12 @@ async def simulate(
     now_ms: Callable[[], int] = wall_clock_ms,
     host: str | None = None,
     port: int | None = None,
+    faults: Faults | None = None,
 ) -> ModbusSimulator:
     """Start the PLCs of a map; the caller stops them. Raises as `ModbusSimulator` does."""
-    simulator = ModbusSimulator(tags, syntax=syntax, now_ms=now_ms, host=host, port=port)
+    simulator = ModbusSimulator(
+        tags, syntax=syntax, now_ms=now_ms, host=host, port=port, faults=faults
+    )
     await simulator.start()
     return simulator
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("journal", "protocols", "sinks"),
     ("store", "database"),
     ("postgres",),
-    ("codec", "flavours", "health"),
+    ("codec", "flavours", "forecast", "health"),
     ("web",),
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
@@ -105,6 +105,7 @@ HEAVY = {
     "influxdb_client": {"sinks/influx.py"},
     "mqtt5": {"sinks/mqtt.py", "sinks/mqtt_publisher.py"},
     "openpyxl": {"address_map/workbook.py"},
+    "snap7": {"protocols/s7.py"},
     "prometheus_client": {"exposition.py", "prometheus.py"},
 }
 
@@ -223,7 +224,8 @@ def test_the_remote_command_line_starts_without_heavy_libraries() -> None:
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     """`edge-agent --help` and `edge-agent status` load no driver and no sink."""
     loaded = loaded_by("edge_agent.cli.main")
-    assert not loaded & {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp"}
+    heavy = {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp", "snap7"}
+    assert not loaded & heavy
 
 
 def loaded_by(module: str) -> set[str]:

@@ -24,7 +24,7 @@ from edge_agent.pipeline.parts import Gaps
 from edge_agent.pipeline.poller import ConnectionPoller, phases
 from edge_agent.pipeline.reader import REFUSED_BEFORE, BlockReader, Quality
 from edge_agent.planner import Block, Connection, ScanClass
-from edge_agent.protocols.base import Driver, Reply, WallClock
+from edge_agent.protocols.base import Driver, Frames, Reply, WallClock
 from edge_agent.schedule import Schedule
 
 WAIT_S = 5.0
@@ -64,6 +64,7 @@ class Plc:
     """A driver that does what a test says, block by block; the class is the PLC behind it."""
 
     timeout_s = 0.02
+    close_after_scan: ClassVar[bool] = False
     instances: ClassVar[list[Plc]]
     refuses: ClassVar[bool]
     faults: ClassVar[dict[str, Exception | str]]
@@ -476,6 +477,72 @@ async def test_a_refused_address_is_bad_again_after_a_reconnect(rig: Rig, plc: t
     await until(lambda: reader.qualities.count(Quality.GOOD) == 7)
     assert reader.qualities[5] is Quality.BAD
     assert reader.problem(5) == "exception 2"
+
+
+# -- a device that wants to be left alone between scans ------------------------------------------
+
+
+async def test_a_connection_that_is_closed_after_each_scan(rig: Rig, plc: type[Plc]) -> None:
+    """One connection a scan, closed while nothing is due; nothing turns stale by it."""
+    plc.close_after_scan = True
+    poller = rig.poll(make_connection((30, "AB")), plc)
+    await until(lambda: poller.counters.scans >= 4)
+    [driver] = plc.instances
+    await until(lambda: driver.closes == driver.connects)
+    assert driver.connects in (poller.counters.scans, poller.counters.scans + 1)
+    assert poller.connected
+    assert [reader.qualities for reader in poller.readers[0]] == [[Quality.GOOD]] * 2
+    assert poller.counters.errors.total() == 0
+    plc.refuses = True
+    await until(lambda: not poller.connected)
+    plc.refuses = False
+    samples = len(rig.journal.samples)
+    await until(lambda: poller.connected and len(rig.journal.samples) > samples)
+
+
+# -- what was on the wire -----------------------------------------------------------------------
+
+
+async def test_the_exchange_that_made_a_tag_bad_is_kept(
+    rig: Rig, plc: type[Plc], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the good one before it, and while the block goes on failing nothing pushes it out."""
+    caplog.set_level(logging.INFO, poller_module.__name__)
+
+    class Talking(plc):  # type: ignore[misc, valid-type]
+        frames: Frames | None = None
+
+        async def read(self, block: Block) -> Sequence[Reply]:
+            self.frames = Frames(b"\x01\x02", b"")
+            replies: Sequence[Reply] = await super().read(block)
+            self.frames = Frames(b"\x01\x02", b"\xaa\xbb")
+            return replies
+
+    poller = rig.poll(make_wide(3), Talking)
+    await until(lambda: poller.counters.scans >= 2)
+    Talking.faults["A"] = "mute"
+    await until(lambda: poller.counters.errors["timeout"] >= 2)
+    [[reader]] = poller.readers
+    [incident] = reader.recorder.incidents
+    assert incident.tags == ("A0", "A1", "A2")
+    good, bad = incident.exchanges
+    assert (good.frames.reply, good.error) == (b"\xaa\xbb", None)
+    assert (bad.frames, bad.error) == (Frames(b"\x01\x02", b""), "no answer in time")
+    assert good.ts_ms <= bad.ts_ms == incident.ts_ms
+    assert "3 tags went bad: sent 01 02, received nothing" in caplog.text
+    Talking.faults.clear()
+    await until(lambda: reader.qualities == [Quality.GOOD] * 3)
+    assert len(reader.recorder.incidents) == 1
+
+
+async def test_a_driver_that_shows_no_frames_keeps_none(rig: Rig, plc: type[Plc]) -> None:
+    """And costs nothing by it."""
+    plc.faults["A"] = DeviceError("busy")
+    poller = rig.poll(make_wide(3), plc)
+    await until(lambda: poller.counters.errors["device"] >= 2)
+    [[reader]] = poller.readers
+    assert not reader.recorder.exchanges
+    assert not reader.recorder.incidents
 
 
 # -- pauses -------------------------------------------------------------------------------------
