@@ -106,7 +106,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask of an area, in cells."""
+    """What one request may ask of an area, in cells.
+
+    A ``gap_max`` of -1: only values that share a cell share a request.
+    """
 
     span_max: int
     gap_max: int

@@ -224,10 +224,10 @@ class ConnectionPoller:
                 if isinstance(error, SilentUnitError):
                     self._unit_silent(unit_id)
                 self._block_failed(reader, "device", str(error))
-            except TimeoutError:
+            except TimeoutError as error:
                 self._timeouts += 1
                 self._unit_silent(unit_id)
-                text = f"no answer within {self._driver.timeout_s:g} s"
+                text = str(error) or f"no answer within {self._driver.timeout_s:g} s"
                 self._block_failed(reader, "timeout", text)
             except EdgeAgentError:
                 self.schedule.interrupt(step, self._monotonic())
@@ -269,7 +269,7 @@ class ConnectionPoller:
                 async with asyncio.timeout(self._driver.timeout_s):
                     return await self._driver.read(block)
         except (EdgeAgentError, TimeoutError) as error:
-            problem = str(error) or "no answer in time"
+            problem = str(error) or f"no answer within {self._driver.timeout_s:g} s"
             raise
         finally:
             self.counters.request_time.observe(self._monotonic() - started)

@@ -43,8 +43,8 @@ class Frames:
 class Driver(AddressSyntax, Protocol):
     """One connection's driver. Its calls come one at a time, from one task.
 
-    ``timeout_s`` is how long the caller waits for ``read`` before it cancels it: a driver keeps
-    no clock on a request, but knows from `conn` how patient its devices want their caller to be.
+    ``timeout_s`` is how long the caller waits for ``read`` before it cancels it. A driver may give
+    up sooner, with a ``TimeoutError`` that says what it waited for.
     ``connect`` keeps to it by itself.
 
     Two attributes are optional. ``close_after_scan`` (bool): the device wants the connection to be

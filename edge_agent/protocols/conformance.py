@@ -341,7 +341,7 @@ async def check_good_cells_are_taken(rig: Rig) -> None:
         where = rig.driver.parse_address(address, value_type)
         limits = rig.driver.limits(rig.conn, where.area)
         _require(
-            0 < where.width <= limits.span_max and limits.gap_max >= 0 and where.offset >= 0,
+            0 < where.width <= limits.span_max and limits.gap_max >= -1 and where.offset >= 0,
             f"{address} as {value_type}: {where} does not fit {limits}",
         )
 

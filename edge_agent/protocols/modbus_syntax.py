@@ -1,7 +1,8 @@
 """What the `conn` and `address` cells of a Modbus tag mean. Pure.
 
-Source: Modbus Application Protocol 1.1b3, section 4.4 (an area has 65,536 cells) and 6.1 to 6.4
-(125 registers or 2,000 bits a request).
+Sources: Modbus Application Protocol 1.1b3, section 4.4 (an area has 65,536 cells) and 6.1 to 6.4
+(125 registers or 2,000 bits a request); Modbus over Serial Line 1.02, section 2.5.1 (19,200 baud
+and even parity unless said otherwise); MODBUS/TCP Security (port 802).
 """
 
 from __future__ import annotations
@@ -9,19 +10,35 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from edge_agent.codec import WIDTHS
 from edge_agent.model import Address, Limits, ValueType
 
-DEFAULT_PORT: Final = 502
 CELLS: Final = 65_536
 """Registers or bits of one area."""
 REGISTER_BITS: Final = 16
 
 BIT_AREAS: Final = frozenset({"coil", "discrete"})
 REGISTER_AREAS: Final = frozenset({"input", "holding"})
+
+GAP_OVERLAP: Final = -1
+"""A ``gap_max`` under which only tags that share a cell share a request, as bits of a register."""
+
+
+class Transport(StrEnum):
+    """How requests travel: the scheme of a `conn`."""
+
+    TCP = "tcp"
+    TLS = "tcp+tls"
+    RTU = "rtu"
+    RTU_TCP = "rtu+tcp"
+
+
+DEFAULT_PORTS: Final[Mapping[Transport, int]] = {Transport.TCP: 502, Transport.TLS: 802}
+"""RTU over TCP has no port of its own: each gateway has another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,69 +51,185 @@ class ModbusConn:
     gap_max: int = 10
     registers_max: int = 125
     bits_max: int = 2_000
+    pause_ms: int = 0
+    pause_after_connect_ms: int = 0
+    close_after_scan: bool = False
+    single_request: bool = False
+    retries: int = 0
+    transport: Transport = Transport.TCP
+
+    # TLS
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    verify: str = "full"
+
+    # a serial line, which has no host and no port
+    path: str = ""
+    baudrate: int = 19_200
+    parity: str = "E"
+    stopbits: int = 1
+    bytesize: int = 8
 
     def __str__(self) -> str:
+        if self.transport is Transport.RTU:
+            return f"rtu://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tcp://{host}:{self.port}"
+        return f"{self.transport}://{host}:{self.port}"
+
+    @property
+    def character_s(self) -> float:
+        """Time of one byte on a serial line, with its start, parity and stop bits; else 0."""
+        if self.transport is not Transport.RTU:
+            return 0.0
+        return (1 + self.bytesize + (self.parity != "N") + self.stopbits) / self.baudrate
 
     def limits(self, area: str) -> Limits:
         """Bounds of one request, in the area's cells.
 
         ``gap_max`` is in registers; the same number of bytes in bits is 16 times that.
         """
-        if area in BIT_AREAS:
-            return Limits(self.bits_max, self.gap_max * REGISTER_BITS)
-        return Limits(self.registers_max, self.gap_max)
+        bits = area in BIT_AREAS
+        span_max = self.bits_max if bits else self.registers_max
+        if self.single_request:
+            return Limits(span_max, GAP_OVERLAP)
+        return Limits(span_max, self.gap_max * REGISTER_BITS if bits else self.gap_max)
 
 
-_OPTIONS: Final[Mapping[str, tuple[int, int]]] = {
+_NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
     "timeout_ms": (10, 60_000),
     "gap_max": (0, 125),
     "registers_max": (1, 125),
     "bits_max": (1, 2_000),
+    "pause_ms": (0, 10_000),
+    "pause_after_connect_ms": (0, 60_000),
+    "retries": (0, 10),
+    "baudrate": (300, 4_000_000),
+    "stopbits": (1, 2),
+    "bytesize": (8, 8),  # RTU has no other: section 2.5.1
 }
-"""Smallest and largest value of each option."""
+"""Smallest and largest value of each option that is a number."""
+_WORDS: Final[Mapping[str, Mapping[str, object]]] = {
+    "close_after_scan": {"true": True, "false": False},
+    "single_request": {"true": True, "false": False},
+    "parity": {"N": "N", "E": "E", "O": "O"},
+    "verify": {"full": "full", "ca": "ca", "none": "none"},
+}
+"""What each option that is a word may say, and what that means."""
+_FILES: Final = ("ca", "cert", "key")
 
-_EXPECTED_CONN: Final = "expected tcp://HOST:PORT, for example tcp://10.0.0.5:502"
+_COMMON: Final = (
+    "timeout_ms",
+    "gap_max",
+    "registers_max",
+    "bits_max",
+    "pause_ms",
+    "pause_after_connect_ms",
+    "close_after_scan",
+    "single_request",
+    "retries",
+)
+OPTIONS: Final[Mapping[Transport, tuple[str, ...]]] = {
+    Transport.TCP: _COMMON,
+    Transport.TLS: (*_COMMON, *_FILES, "verify"),
+    Transport.RTU: (*_COMMON, "baudrate", "parity", "stopbits", "bytesize"),
+    Transport.RTU_TCP: _COMMON,
+}
+"""The options of each transport."""
+
+_EXPECTED: Final[Mapping[Transport, str]] = {
+    Transport.TCP: "expected tcp://HOST:PORT, for example tcp://10.0.0.5:502",
+    Transport.TLS: "expected tcp+tls://HOST:PORT, for example tcp+tls://10.0.0.5:802?ca=/etc/ca.pem",
+    Transport.RTU: "expected rtu:///DEVICE, for example rtu:///dev/ttyUSB0?baudrate=9600&parity=N",
+    Transport.RTU_TCP: "expected rtu+tcp://HOST:PORT, for example rtu+tcp://10.0.0.5:4001",
+}
 
 
 def parse_conn(conn: str) -> ModbusConn:
-    """Parse ``tcp://host:502?timeout_ms=1000&gap_max=10&registers_max=125&bits_max=2000``.
+    """Parse ``tcp://HOST``, ``tcp+tls://HOST``, ``rtu+tcp://HOST:PORT`` or ``rtu:///DEVICE``.
 
-    The port and every option may be left out. Raises ``ValueError``.
+    Options follow after ``?``, joined by ``&``; each may be left out. Raises ``ValueError``.
     """
+    expected = _EXPECTED[Transport.TCP]
     try:
         parts = urlsplit(conn)
-        port = DEFAULT_PORT if parts.port is None else parts.port
+        if parts.scheme in set(Transport):
+            expected = _EXPECTED[Transport(parts.scheme)]
+        port = parts.port
         host = parts.hostname or ""
         host.encode("idna")
     except ValueError as error:
-        raise ValueError(f"{conn!r}: {error}; {_EXPECTED_CONN}") from error
-    if parts.scheme in {"rtu", "rtu+tcp"}:
+        raise ValueError(f"{conn!r}: {error}; {expected}") from error
+    if parts.scheme not in set(Transport) or re.search(r"\s", conn):
+        raise ValueError(f"{conn!r} is not a Modbus connection; {expected}")
+    transport = Transport(parts.scheme)
+    if transport is Transport.RTU:
+        path = _device(conn, parts)
+        host, port = "", 0
+    else:
+        path = ""
+        port = _check_place(conn, parts, transport, host, port)
+    options = _parse_options(parts.query, transport)
+    if options.get("key") and not options.get("cert"):
+        raise ValueError(f"{conn!r}: a key without its certificate; add cert=/path")
+    return ModbusConn(host, port, transport=transport, path=path, **options)
+
+
+def _device(conn: str, parts: SplitResult) -> str:
+    """The path of a serial line's device."""
+    path = unquote(parts.path)
+    begins = re.match("rtu:///[^/]", conn, re.IGNORECASE)
+    if not begins or parts.fragment or not path.isprintable():
         raise ValueError(
-            f"{parts.scheme}:// (Modbus RTU) is not available in this version; {_EXPECTED_CONN}"
+            f"{conn!r} is not a serial line, whose path begins after three slashes;"
+            f" {_EXPECTED[Transport.RTU]}"
         )
-    if parts.scheme != "tcp" or not host or re.search(r"\s", conn):
-        raise ValueError(f"{conn!r} is not a Modbus connection; {_EXPECTED_CONN}")
+    return path
+
+
+def _check_place(
+    conn: str, parts: SplitResult, transport: Transport, host: str, port: int | None
+) -> int:
+    """The port of a `conn` that has a host."""
+    expected = _EXPECTED[transport]
+    if not host:
+        raise ValueError(f"{conn!r} is not a Modbus connection; {expected}")
     if parts.path not in {"", "/"} or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{conn!r} has more than host, port and options; {_EXPECTED_CONN}")
+        raise ValueError(f"{conn!r} has more than host, port and options; {expected}")
+    if port is None and transport not in DEFAULT_PORTS:
+        raise ValueError(f"{conn!r} has no port; {expected}")
     if port == 0:
         raise ValueError(f"{conn!r}: port 0; allowed: 1 to 65535")
-    return ModbusConn(host, port, **_parse_options(parts.query))
+    return DEFAULT_PORTS[transport] if port is None else port
 
 
-def _parse_options(query: str) -> dict[str, int]:
-    options: dict[str, int] = {}
+def _parse_options(query: str, transport: Transport) -> dict[str, Any]:
+    """The options as `ModbusConn` names and types them."""
+    options: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            raise ValueError(f"unknown option {name!r}; allowed: {', '.join(_OPTIONS)}")
+        allowed = OPTIONS[transport]
+        if name not in allowed:
+            raise ValueError(f"unknown option {name!r}; allowed: {', '.join(allowed)}")
         if name in options:
             raise ValueError(f"option {name} is given twice")
-        smallest, largest = _OPTIONS[name]
-        if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
-            raise ValueError(f"{name}={text}; allowed: {smallest} to {largest}")
-        options[name] = int(text)
+        options[name] = _parse_option(name, text)
     return options
+
+
+def _parse_option(name: str, text: str) -> object:
+    if name in _WORDS:
+        if text not in _WORDS[name]:
+            raise ValueError(f"{name}={text}; allowed: {', '.join(_WORDS[name])}")
+        return _WORDS[name][text]
+    if name in _FILES:
+        if not text.startswith("/") or not text.isprintable():
+            raise ValueError(f"{name}={text}; allowed: the whole path of a PEM file, from / on")
+        return text
+    smallest, largest = _NUMBERS[name]
+    if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
+        allowed = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
+        raise ValueError(f"{name}={text}; allowed: {allowed}")
+    return int(text)
 
 
 _PREFIXES: Final = {"co": "coil", "di": "discrete", "ir": "input", "hr": "holding"}

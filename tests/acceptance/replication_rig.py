@@ -362,6 +362,7 @@ class Rig:
 
     def write_history(self, rows: int, minutes: int, site: str = "H1") -> None:
         """Rows of a site of its own, evenly over the past minutes up to two minutes ago."""
+        self.edge.execute(days_sql(minutes))
         self.edge.execute(
             "INSERT INTO public.plc_raw (ts, site, line, device, tag, value, unit) "
             f"SELECT date_trunc('milliseconds', now()) - interval '2 minutes' "
@@ -466,3 +467,12 @@ class Rig:
 
 def _databases(server: Postgres) -> list[str]:
     return [row[0] for row in End(server, "postgres").query("SELECT datname FROM pg_database")]
+
+
+def days_sql(minutes: int) -> str:
+    """Have the partitions of the last minutes made, as the agent does before it writes."""
+    return (
+        "SELECT plc_make_partitions(ARRAY(SELECT generate_series("
+        f"floor(extract(epoch FROM now() - interval '{minutes} minutes') / 86400)::int8,"
+        " floor(extract(epoch FROM now()) / 86400)::int8)))"
+    )

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.acceptance.replication_rig import RATE, Ages, Rig
+from tests.acceptance.replication_rig import RATE, Ages, Rig, days_sql
 
 LAG_P99_S = 2.0
 LOOKS_SHARE_MIN = 0.9
@@ -80,7 +80,8 @@ def test_a_row_that_the_remote_has_already(replication: Rig) -> None:
         "'minute', now()) - interval '5 minutes', 'D1', 'L1', 'PUMP', 'T' || n, {}, 'bar' "
         "FROM generate_series(1, 2) AS n"
     )
-    rig.remote.execute("SELECT plc_make_partitions(ARRAY[extract(epoch FROM now())::int8 / 86400])")
+    for end in (rig.remote, rig.edge):
+        end.execute(days_sql(10))
     rig.remote.execute(insert.format("CASE n WHEN 1 THEN 1 ELSE 666 END"))
     rig.edge.execute(insert.format("n"))
     with rig.writing() as writer:

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import DeviceError, TransientError
+from edge_agent.errors import DeviceError, RefusedError, SilentUnitError, TransientError
 from edge_agent.model import Tag, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols import load
 from edge_agent.protocols.modbus import ModbusDriver
+from edge_agent.protocols.modbus_mbap import MbapWire
 from tests.chaos import (
     Proxy,
     Spoil,
@@ -286,11 +287,11 @@ async def test_transaction_id_zero(proxy: Proxy, driver: ModbusDriver) -> None:
 
 async def test_transaction_ids_wrap_around(driver: ModbusDriver) -> None:
     """After the last id comes the first, and replies still find their requests."""
-    assert driver._wire is not None
-    driver._wire.next_tid = 64_998
+    assert isinstance(driver._wire, MbapWire)
+    driver._wire.last_id = 65_533
     for _ in range(4):
         await assert_works(driver)
-    assert driver._wire.next_tid < 10
+    assert driver._wire.last_id == 6
 
 
 async def test_repeated_reply(proxy: Proxy, driver: ModbusDriver) -> None:
@@ -358,6 +359,19 @@ async def test_exception_reply(proxy: Proxy, driver: ModbusDriver, code: int, na
     proxy.spoil = passing
     await assert_works(driver)
     assert proxy.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(2, RefusedError), (11, SilentUnitError), (4, DeviceError)]
+)
+async def test_what_an_exception_means_to_the_poller(
+    proxy: Proxy, driver: ModbusDriver, code: int, kind: type[DeviceError]
+) -> None:
+    """A hole in the map is searched for, a unit behind a gateway is left alone, others wait."""
+    proxy.spoil = exception(code)
+    with pytest.raises(DeviceError) as caught:
+        await read(driver, A)
+    assert type(caught.value) is kind
 
 
 async def test_illegal_address_of_the_server(driver: ModbusDriver) -> None:

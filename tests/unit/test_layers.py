@@ -105,6 +105,7 @@ HEAVY = {
     "influxdb_client": {"sinks/influx.py"},
     "mqtt5": {"sinks/mqtt.py", "sinks/mqtt_publisher.py"},
     "openpyxl": {"address_map/workbook.py"},
+    "serial": {"protocols/modbus_serial.py"},
     "snap7": {"protocols/s7.py"},
     "prometheus_client": {"exposition.py", "prometheus.py"},
 }

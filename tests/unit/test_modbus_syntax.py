@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.model import Address, Limits, ValueType
-from edge_agent.protocols.modbus_syntax import ModbusConn, parse_address, parse_conn
+from edge_agent.protocols.modbus_syntax import ModbusConn, Transport, parse_address, parse_conn
 
 T = ValueType
 
@@ -86,6 +86,46 @@ def test_bad_address(address: str, value_type: ValueType, message: str) -> None:
             "tcp://h:1?timeout_ms=250&gap_max=0&registers_max=32&bits_max=64",
             ModbusConn("h", 1, timeout_ms=250, gap_max=0, registers_max=32, bits_max=64),
         ),
+        (
+            "tcp://h?pause_ms=10&pause_after_connect_ms=60000&single_request=true&retries=3",
+            ModbusConn(
+                "h",
+                502,
+                pause_ms=10,
+                pause_after_connect_ms=60_000,
+                single_request=True,
+                retries=3,
+            ),
+        ),
+        ("tcp://h?close_after_scan=true", ModbusConn("h", 502, close_after_scan=True)),
+        ("tcp+tls://plc", ModbusConn("plc", 802, transport=Transport.TLS)),
+        (
+            "tcp+tls://[::1]:1?ca=/a.pem&cert=/b%20c.pem&key=/d.key&verify=ca",
+            ModbusConn(
+                "::1",
+                1,
+                transport=Transport.TLS,
+                ca="/a.pem",
+                cert="/b c.pem",
+                key="/d.key",
+                verify="ca",
+            ),
+        ),
+        ("rtu+tcp://h:4001", ModbusConn("h", 4001, transport=Transport.RTU_TCP)),
+        ("rtu:///dev/ttyUSB0", ModbusConn("", 0, transport=Transport.RTU, path="/dev/ttyUSB0")),
+        (
+            "rtu:///dev/serial/by-id/a%20b?baudrate=9600&parity=N&stopbits=2&bytesize=8&retries=1",
+            ModbusConn(
+                "",
+                0,
+                transport=Transport.RTU,
+                path="/dev/serial/by-id/a b",
+                baudrate=9600,
+                parity="N",
+                stopbits=2,
+                retries=1,
+            ),
+        ),
     ],
 )
 def test_conn(conn: str, parsed: ModbusConn) -> None:
@@ -97,6 +137,9 @@ def test_conn_names_the_place_without_its_options() -> None:
     """Errors show host and port."""
     assert str(parse_conn("tcp://h?gap_max=0")) == "tcp://h:502"
     assert str(parse_conn("tcp://[::1]:7")) == "tcp://[::1]:7"
+    assert str(parse_conn("tcp+tls://h?cert=/c.pem&key=/k.pem")) == "tcp+tls://h:802"
+    assert str(parse_conn("rtu+tcp://h:4001?retries=1")) == "rtu+tcp://h:4001"
+    assert str(parse_conn("rtu:///dev/ttyUSB0?parity=N")) == "rtu:///dev/ttyUSB0"
 
 
 @pytest.mark.parametrize(
@@ -114,8 +157,34 @@ def test_conn_names_the_place_without_its_options() -> None:
         ("tcp://h:0", "allowed: 1 to 65535"),
         ("tcp://h/path", "more than host, port and options"),
         ("tcp://user@h", "more than host, port and options"),
-        ("rtu:///dev/ttyUSB0?baudrate=9600", "not available in this version"),
-        ("rtu+tcp://h:4001", "not available in this version"),
+        ("udp://h:502", "expected tcp://HOST:PORT"),
+        ("rtu+tcp://h", "has no port; expected rtu+tcp://HOST:PORT"),
+        ("rtu+tcp://h:1?parity=N", "unknown option 'parity'; allowed: timeout_ms"),
+        ("tcp+tls://", "expected tcp+tls://HOST:PORT"),
+        ("tcp://h?ca=/a", "unknown option 'ca'"),
+        ("tcp+tls://h?ca=a.pem", "ca=a.pem; allowed: the whole path of a PEM file"),
+        ("tcp+tls://h?ca=", "ca=; allowed: the whole path"),
+        ("tcp+tls://h?key=/k", "a key without its certificate; add cert=/path"),
+        ("tcp+tls://h?verify=false", "verify=false; allowed: full, ca, none"),
+        ("rtu://dev/ttyUSB0", "three slashes; expected rtu:///DEVICE"),
+        ("rtu:dev/ttyUSB0", "expected rtu:///DEVICE"),
+        ("rtu:/dev/ttyUSB0", "expected rtu:///DEVICE"),
+        ("rtu:///", "expected rtu:///DEVICE"),
+        ("rtu://", "expected rtu:///DEVICE"),
+        ("rtu:///dev/tty%00", "expected rtu:///DEVICE"),
+        ("rtu:///dev/ttyS0#1", "expected rtu:///DEVICE"),
+        ("rtu:///dev/tty S0", "not a Modbus connection"),
+        ("rtu:///dev/ttyS0?baudrate=0", "baudrate=0; allowed: 300 to 4000000"),
+        ("rtu:///dev/ttyS0?parity=even", "parity=even; allowed: N, E, O"),
+        ("rtu:///dev/ttyS0?stopbits=3", "stopbits=3; allowed: 1 to 2"),
+        ("rtu:///dev/ttyS0?bytesize=7", "bytesize=7; allowed: 8"),
+        ("rtu:///dev/ttyS0?verify=ca", "unknown option 'verify'"),
+        ("tcp://h?pause_ms=10001", "allowed: 0 to 10000"),
+        ("tcp://h?pause_after_connect_ms=60001", "allowed: 0 to 60000"),
+        ("tcp://h?retries=11", "allowed: 0 to 10"),
+        ("tcp://h?retries=-1", "allowed: 0 to 10"),
+        ("tcp://h?single_request=yes", "single_request=yes; allowed: true, false"),
+        ("tcp://h?single_request", "single_request=; allowed: true, false"),
         ("tcp://h?baudrate=9600", "unknown option 'baudrate'; allowed: timeout_ms, gap_max"),
         ("tcp://h?gap_max=1&gap_max=2", "option gap_max is given twice"),
         ("tcp://h?gap_max", "gap_max=; allowed: 0 to 125"),
@@ -140,16 +209,35 @@ def test_limits() -> None:
     parsed = parse_conn("tcp://h?gap_max=2&registers_max=50&bits_max=16")
     assert parsed.limits("holding") == Limits(50, 2)
     assert parsed.limits("coil") == Limits(16, 32)
+    parsed = parse_conn("tcp://h?single_request=true&gap_max=50")
+    assert parsed.limits("holding") == Limits(125, -1)
+    assert parsed.limits("coil") == Limits(2000, -1)
 
 
-@given(st.text(max_size=30) | st.from_regex(r"\Atcp://.{0,20}\Z"))
+def test_time_of_a_character() -> None:
+    """Start bit, eight bits, parity and stop bits at the line's rate; nothing where no line is."""
+    assert parse_conn("rtu:///dev/x?baudrate=1100").character_s == pytest.approx(0.01)
+    assert parse_conn("rtu:///dev/x?baudrate=1000&parity=N").character_s == pytest.approx(0.01)
+    assert parse_conn("rtu:///dev/x?baudrate=1200&stopbits=2").character_s == pytest.approx(0.01)
+    assert parse_conn("rtu+tcp://h:1").character_s == 0
+
+
+@given(
+    st.text(max_size=30)
+    | st.from_regex(r"\A(tcp|tcp\+tls|rtu\+tcp)://.{0,20}\Z")
+    | st.from_regex(r"\Artu:/{0,3}.{0,20}\Z")
+)
 def test_any_conn_is_parsed_or_refused(text: str) -> None:
     """No text makes the parser fail in another way than ValueError."""
     try:
         parsed = parse_conn(text)
     except ValueError:
         return
-    assert 1 <= parsed.port <= 65535
+    if parsed.transport is Transport.RTU:
+        assert parsed.path.startswith("/")
+    else:
+        assert parsed.host
+        assert 1 <= parsed.port <= 65535
 
 
 @given(
