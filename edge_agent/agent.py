@@ -14,6 +14,8 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edge_agent import __version__, protocols, sinks
 from edge_agent.address_map import AddressMap
@@ -24,6 +26,7 @@ from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.device_reporter import DeviceReporter
 from edge_agent.pipeline.gap_book import GAPS_FILE, GapBook
+from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
 from edge_agent.pipeline.poller import ConnectionPoller, phases
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import plan
@@ -43,6 +46,9 @@ from edge_agent.status import (
     verdict,
 )
 from edge_agent.supervisor import supervise
+
+if TYPE_CHECKING:
+    from edge_agent.pipeline.ingest import Ingest
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +75,14 @@ class Agent:
     ) -> None:
         self.settings = settings
         self.address_map = address_map
-        self.destinations = sinks.configured(settings)
+        self.polled = {tag.key for tag in address_map.tags}
+        self.ingested = Ingested(settings.agent.data_dir / INGESTED_FILE, self.polled)
+        self.destinations = [
+            replace(target, sink=Unpublished(target.sink, self.ingested))
+            if target.sink.name == "mqtt"
+            else target
+            for target in sinks.configured(settings)
+        ]
         self.journal = Journal(
             settings.agent.data_dir / JOURNAL_FILE,
             bytes_max=settings.journal.bytes_max,
@@ -81,6 +94,7 @@ class Agent:
         self.runners: list[DeliveryRunner] = []
         self.chores: list[UpkeepRunner] = []
         self.reporters: list[DeviceReporter] = []
+        self.ingest: Ingest | None = None
         self.layout = ""
         """Names the order of tags among `pollers`; another order has another name."""
         self.restarts = 0
@@ -110,6 +124,7 @@ class Agent:
                 loop.add_signal_handler(number, self.stop)
         await self.journal.open([target.sink.name for target in self.destinations])
         try:
+            self.ingested.load()
             await self._run_tasks()
             await self.journal.flush()
             self.last_status = await self.status(devices=False)
@@ -134,6 +149,7 @@ class Agent:
             chores += [
                 self._start(group, "devices.tell", reporter.run) for reporter in self.reporters
             ]
+            takers = [self._start(group, "mqtt.ingest", ingest.run) for ingest in self._ingests()]
             chores.append(self._start(group, "watchdog", self._watch))
             self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
             log.info(
@@ -143,7 +159,7 @@ class Agent:
                 ", ".join(runner.sink.name for runner in self.runners) or "no sink",
             )
             await self._stopping.wait()
-            await self._end(polls)
+            await self._end([*polls, *takers])
             for task in (*chores, *deliveries, committer):
                 task.cancel()
 
@@ -183,11 +199,30 @@ class Agent:
             )
             for connection, phase in zip(connections, phases(len(connections)), strict=True)
         ]
+        self.ingest = self._make_ingest()
         self.reporters = [
             DeviceReporter(self.pollers, target.teller, now_ms=self._now_ms)
             for target in self.destinations
             if target.teller is not None
         ]
+
+    def _make_ingest(self) -> Ingest | None:
+        """What takes in foreign messages, if the settings ask for it."""
+        if self.settings.mqtt.url is None or not self.settings.mqtt.ingest_topics:
+            return None
+        from edge_agent.pipeline.ingest import from_settings
+
+        return from_settings(
+            self.settings.mqtt,
+            self.journal,
+            self.ingested,
+            agent_id=self.settings.agent.id,
+            polled=self.polled,
+            now_ms=self._now_ms,
+        )
+
+    def _ingests(self) -> list[Ingest]:
+        return [] if self.ingest is None else [self.ingest]
 
     async def _end(self, polls: Sequence[asyncio.Task[None]]) -> None:
         """Finish scans, commit, and deliver what is left as long as it may take."""
@@ -196,6 +231,8 @@ class Agent:
         log.info("stopping: finishing scans and deliveries")
         for poller in self.pollers:
             poller.stop()
+        for ingest in self._ingests():
+            ingest.stop()
         if polls:
             _, late = await asyncio.wait(polls, timeout=SCANS_FINISH_TIMEOUT_S)
             for task in late:

@@ -214,6 +214,10 @@ class Journal:
             self._seal()
             self._crowded.set()
 
+    def commit_soon(self) -> None:
+        """Ask for a commit now, not at the interval's end: somebody waits for it."""
+        self._crowded.set()
+
     def _seal(self) -> None:
         """Close the columns collected so far into the next batch."""
         if self._runs:
@@ -339,6 +343,11 @@ class Journal:
     def last_sequence(self) -> int:
         """The newest entry that is durable; 0 if there has been none."""
         return self._last_sequence
+
+    @property
+    def next_sequence(self) -> int:
+        """The entry that will hold what is appended next: durable once `last_sequence` is there."""
+        return self._next_sequence
 
     def position(self, sink: str) -> int:
         """The sequence up to which a sink has acknowledged."""

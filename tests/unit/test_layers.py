@@ -100,6 +100,8 @@ ALLOWED = {
     ("exposition", "agent"): "likewise",
 }
 HEAVY = {
+    "aiomqtt": {"protocols/mqtt_link.py"},
+    "paho": {"protocols/mqtt_link.py"},
     "pymodbus": {"protocols/modbus.py"},
     "asyncpg": {"postgres.py", "sinks/postgres.py", "database.py"},
     "influxdb_client": {"sinks/influx.py"},

@@ -1,0 +1,498 @@
+"""Messages that others publish, taken in as samples: setting `mqtt.ingest_topics`.
+
+Foreign publishers that speak the seven-key message (`sinks/message.py`) on topics of ours, most
+often ``plc/+/+/+``, are stored like polled tags: journal, databases, history. They are not
+published again, and what this agent publishes itself is not taken back in.
+
+The way of a message
+--------------------
+1. `Link` (protocols/mqtt_link.py) hands it over as it arrives. It waits in memory, unacknowledged.
+2. It is decoded and checked: seven keys and no other, names and labels as the address map allows
+   them (`address_map/cells.py`), a finite number or true or false, a ``ts`` with an offset, at most
+   an hour ahead and a year old. What is not understood is counted, said once per topic, and done
+   with: it would be no better the next time.
+3. What the running map polls (site, device and tag) is left out: it is our own message, or one
+   that would mix with our own values. The topic alone says it most often, before any decoding.
+   MQTT's *no local* does not help, since publisher and subscriber are two connections.
+4. A series that is new is written to the book of ingested series, and that is made durable; then
+   the sample goes to the journal.
+5. When the journal's commit holds it, it is acknowledged to the broker.
+
+What is lost
+------------
+Nothing that was published with QoS 1 and that the broker keeps for us: the session is persistent
+(``SESSION_EXPIRY_S``), and only what the journal has committed is acknowledged. aiomqtt would
+acknowledge each message as it hands it over; paho, below it, can leave that to us, and `Link` asks
+it to. Killed at any point, the broker delivers again what was not acknowledged: at least once, so
+that a sample can come twice. It has the same time then, which PostgreSQL and InfluxDB keep once.
+After a lost connection, without a kill, the repetitions are recognised and left out.
+
+What the broker does not keep is lost: its queue for a client that is away or slow is 1,000 messages
+in Mosquitto by default (`max_queued_messages`), and QoS 0 is never kept.
+
+How fast
+--------
+A broker has so many messages unanswered at most: what we allow it (``RECEIVE_MAX``; Mosquitto goes
+by that, roughly), or a smaller bound of its own (others: 10 to 100). With a window of 10 and one
+commit each 200 ms, that would be 50 messages a second. So a commit is asked for as soon as the
+broker seems to wait: when as many messages are unacknowledged as ever were on this connection,
+beginning with ``WINDOW_FIRST``. A small window then costs a commit each time that it is full; with
+a large one the journal's own rhythm is soon enough, which spares a memory card. Acknowledgements
+go in the order of the messages (MQTT 5.0, 4.6), so our own ones wait behind foreign ones.
+
+What is taken in is not published again: `ingested.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from array import array
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edge_agent.address_map import cells
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.journal import Journal
+from edge_agent.model import Series
+from edge_agent.pipeline.ingested import Ingested, Key
+from edge_agent.protocols import mqtt_syntax
+from edge_agent.protocols.mqtt_link import Link, Message
+from edge_agent.protocols.mqtt_syntax import MqttConn
+from edge_agent.schedule import Backoff
+from edge_agent.settings import MqttSettings
+
+log = logging.getLogger(__name__)
+
+SERIES_MAX: Final = 20_000
+"""The journal's table of series only grows, and a publisher may invent names without end."""
+SESSION_EXPIRY_S: Final = 7 * 86_400
+"""How long the broker keeps messages for an agent that is away; its queue is full long before."""
+ARRIVED_MAX: Final = 20_000
+"""Messages that wait while the journal takes none. More of QoS 0 are dropped and counted. QoS 1 is
+held back by the window; but Mosquitto 2.0 sends all that it has queued once one is acknowledged."""
+RECEIVE_MAX: Final = 5_000
+"""Unacknowledged messages that the broker may have: those of one commit at 25,000/s."""
+PER_TURN_MAX: Final = 500
+"""Messages decoded in one go: about 5 ms, so that others get their turn."""
+WINDOW_FIRST: Final = 10
+"""No broker is known to have a smaller window by default."""
+TOPICS_SAID_MAX: Final = 1_000
+"""Topics that were complained of; of further ones nothing is said, they are counted only."""
+SHOWN_BYTES_MAX: Final = 60
+"""Of a message that is not understood; enough to recognise it."""
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 15.0
+"""A broker that returns is noticed within this time."""
+IDLE_WAIT_S: Final = 1.0
+"""How often a paused or idle task looks at the journal."""
+LAST_COMMIT_TIMEOUT_S: Final = 2.0
+"""At the end: how long to wait for the commit of what was taken; else it comes again."""
+
+
+@dataclass(slots=True)
+class IngestCounters:
+    """What has come in since the start."""
+
+    messages: int = 0
+    samples: int = 0
+    """Handed to the journal."""
+    own: int = 0
+    """Of tags that the running map polls."""
+    repeated: int = 0
+    """Delivered again after a lost connection, and known."""
+    not_understood: int = 0
+    over_series_max: int = 0
+    overflowed: int = 0
+    """Of QoS 0, while the journal took none."""
+    connects: int = 0
+
+
+class _Sample(NamedTuple):
+    """A message that was understood."""
+
+    series: Series
+    ts_ms: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """A message that is not acknowledged yet: due once the journal has this entry."""
+
+    packet_id: int
+    sequence: int
+    sample: _Sample | None
+
+
+class _Run:
+    """Samples that follow each other and share a time, on their way to the journal.
+
+    Nothing else may be appended to the journal between the first `add` and `append`.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._ts_ms = 0
+        self._ids = array("I")
+        self._values: list[float] = []
+        self._sequence = 0
+
+    def add(self, sample: _Sample) -> int:
+        """Add a sample; the entry that will hold it."""
+        if sample.ts_ms != self._ts_ms or not self._values:
+            self.append()
+            self._ts_ms = sample.ts_ms
+            self._sequence = self._journal.next_sequence
+        self._ids.append(self._journal.intern(sample.series))
+        self._values.append(sample.value)
+        return self._sequence
+
+    def append(self) -> None:
+        """Hand over what there is."""
+        if self._values:
+            self._journal.append(self._ts_ms, self._ids.tobytes(), self._values)
+            self._ids, self._values = array("I"), []
+
+
+class Ingest:
+    """Takes in what is published on some topics, until `stop`. The constructor does no I/O."""
+
+    def __init__(
+        self,
+        conn: MqttConn,
+        topics: Sequence[str],
+        journal: Journal,
+        book: Ingested,
+        *,
+        agent_id: str,
+        password: str | None,
+        polled: Container[Key],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.counters = IngestCounters()
+        self.connected = False
+        self.error: str | None = "not connected yet"
+        """Why nothing is taken in; None while all is well."""
+        self._conn = conn
+        self._topics = tuple(topics)
+        self._journal = journal
+        self._book = book
+        self._client_id = f"edge-agent-{agent_id}-ingest"
+        self._password = password
+        self._polled = polled
+        self._now_ms = now_ms
+        self._arrived: deque[Message] = deque()
+        self._overrun = False
+        """A message of QoS 1 could not be kept; with a new connection it comes again."""
+        self._owed: deque[_Owed] = deque()
+        self._repeats: dict[_Sample, int] = {}
+        """What was owed when the connection was lost, with the entry that holds it."""
+        self._window = WINDOW_FIRST
+        self._failures = 0
+        self._known: dict[tuple[object, ...], Series] = {}
+        self._booked: set[Series] = set()
+        """Series that are known to stand in the book."""
+        self._said: set[str] = set()
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
+
+    def stop(self) -> None:
+        """Take nothing more; acknowledge what the journal has, then end."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Take in until `stop`. Never raises because of a broker or a message."""
+        ticker = asyncio.create_task(self._tick(), name="ingest.tick")
+        try:
+            while not self._stopping.is_set():
+                try:
+                    if self._journal.accepting:
+                        await self._session()
+                    else:
+                        await self._pause(IDLE_WAIT_S)
+                except TransientError as error:
+                    self._failed(error)
+                    await self._pause(self._backoff.next_s())
+        finally:
+            ticker.cancel()
+            await asyncio.wait([ticker])
+
+    async def _tick(self) -> None:
+        """Each commit, and each second, is a reason to look what can be acknowledged."""
+        while True:
+            await self._journal.wait(IDLE_WAIT_S)
+            self._wake.set()
+
+    async def _session(self) -> None:
+        """One connection, from connect to its end or `stop`."""
+        journal_id = self._journal.journal_id
+        link = await Link.open(
+            self._conn,
+            self._take,
+            client_id=self._client_id,
+            password=self._password,
+            session_expiry_s=SESSION_EXPIRY_S,
+            receive_max=RECEIVE_MAX,
+            manual_acknowledge=True,
+        )
+        link.when_lost(self._wake.set)
+        try:
+            await self._subscribe(link)
+            self._up()
+            while not self._stopping.is_set():
+                link.check()
+                if self._journal.journal_id != journal_id:
+                    self._owed.clear()  # numbered anew; the broker delivers them again
+                    raise TransientError("the journal has been replaced, connecting anew")
+                if self._overrun:
+                    raise TransientError(f"{self._conn}: the broker sends more than it may")
+                self._wake.clear()
+                if not await self._take_in():
+                    self._acknowledge(link)
+                    await self._wake.wait()
+                self._acknowledge(link)
+            await self._last_acknowledgements(link, journal_id)
+        finally:
+            self.connected = False
+            self._forget()
+            await link.close()
+
+    async def _subscribe(self, link: Link) -> None:
+        refusals = await link.subscribe(self._topics, retained_once=True)
+        for topic, refusal in zip(self._topics, refusals, strict=True):
+            if refusal is not None:
+                self._say_once(topic, f"the broker refuses the subscription: {refusal}")
+        if all(refusals):
+            raise TransientError(
+                f"{self._conn}: the broker refuses every subscription: {refusals[0]}",
+                hint="check mqtt.ingest_topics, and the broker's rights for mqtt.username",
+            )
+
+    def _up(self) -> None:
+        if self._failures:
+            log.info("ingest: %s: takes in again after %d failures", self._conn, self._failures)
+        self.counters.connects += 1
+        self.connected, self.error, self._failures = True, None, 0
+        self._window = WINDOW_FIRST
+        self._backoff.reset()
+
+    def _failed(self, error: TransientError) -> None:
+        self.error = f"{error}; {error.hint}" if error.hint else str(error)
+        level = logging.DEBUG if self._failures else logging.WARNING
+        self._failures += 1
+        log.log(level, "ingest: %s, will try again", self.error)
+
+    async def _pause(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    def _forget(self) -> None:
+        """The connection is gone, and with it every packet id; what is owed comes again."""
+        self._repeats = {
+            owed.sample: owed.sequence for owed in self._owed if owed.sample is not None
+        }
+        self._owed.clear()
+        self._overrun = False
+        self._arrived = deque(message for message in self._arrived if message.qos == 0)
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def _take(self, message: Message) -> None:
+        """One message, as it arrives. Never raises."""
+        self.counters.messages += 1
+        if len(self._arrived) < ARRIVED_MAX:
+            self._arrived.append(message)
+        elif message.qos == 0:
+            self.counters.overflowed += 1
+        else:
+            self._overrun = True
+        self._wake.set()
+
+    async def _take_in(self) -> bool:
+        """Bring some messages to the journal; whether there were any."""
+        if not self._arrived or not self._journal.accepting:
+            return False
+        messages = list(islice(self._arrived, PER_TURN_MAX))
+        samples = [self._understood(message) for message in messages]
+        new = {s.series for s in samples if s is not None} - self._booked
+        if new:
+            await asyncio.to_thread(self._book.add, sorted(new - self._book.series))
+            self._booked |= new
+        run = _Run(self._journal)
+        for message, sample in zip(messages, samples, strict=True):
+            sequence = 0 if sample is None else self._append(sample, run)
+            if message.qos:
+                self._owed.append(_Owed(message.mid, sequence, sample))
+            self._arrived.popleft()
+        run.append()
+        return True
+
+    def _append(self, sample: _Sample, run: _Run) -> int:
+        """Hand a sample to the journal; the entry that will hold it."""
+        if self._repeats and (sequence := self._repeats.pop(sample, None)) is not None:
+            self.counters.repeated += 1
+            return sequence
+        self.counters.samples += 1
+        return run.add(sample)
+
+    def _understood(self, message: Message) -> _Sample | None:
+        topic = message.topic.value
+        levels = topic.split("/")
+        if levels[0] == "plc" and tuple(levels[1:]) in self._polled:
+            self.counters.own += 1
+            return None
+        try:
+            sample = self._decode(message.payload)
+        except ValueError as error:
+            self.counters.not_understood += 1
+            shown = message.payload[:SHOWN_BYTES_MAX].decode(errors="replace")
+            self._say_once(topic, f"message not understood: {error}; payload={shown!r}")
+            return None
+        except _TooManySeriesError:
+            self.counters.over_series_max += 1
+            if self.counters.over_series_max == 1:
+                log.warning(
+                    "ingest: more than %d series, new ones are left out (said once);"
+                    " topic=%s; narrow mqtt.ingest_topics",
+                    SERIES_MAX,
+                    topic,
+                )
+            return None
+        if sample is None:
+            self.counters.own += 1
+        return sample
+
+    def _decode(self, payload: bytes) -> _Sample | None:
+        """A message's sample, None for a tag that the running map polls.
+
+        Raises ``ValueError`` with what is wrong with it.
+        """
+        document = mqtt_syntax.decode(payload)
+        if not isinstance(document, dict) or document.keys() != mqtt_syntax.SEVEN_KEYS:
+            raise ValueError("not the seven keys ts, site, line, device, tag, value, unit")
+        value = document["value"]
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError("value is not a number")
+        series = self._series_of(tuple(document[name] for name in Series._fields))
+        if (series.site, series.device, series.tag) in self._polled:
+            return None
+        return _Sample(series, mqtt_syntax.time_ms(document["ts"], self._now_ms()), float(value))
+
+    def _series_of(self, names: tuple[object, ...]) -> Series:
+        """The series that a message's names mean. Raises ``ValueError``."""
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("site, line, device, tag and unit are not all text")
+        known = self._known.get(names)
+        if known is None:
+            series = _checked(*map(str, names))
+            if series not in self._book.series and len(self._book) >= SERIES_MAX:
+                raise _TooManySeriesError
+            if len(self._known) >= 2 * SERIES_MAX:  # spellings that mean the same, without end
+                self._known.clear()
+            known = self._known[names] = series
+        return known
+
+    def _say_once(self, topic: str, text: str) -> None:
+        level = logging.DEBUG
+        if topic not in self._said and len(self._said) < TOPICS_SAID_MAX:
+            self._said.add(topic)
+            level = logging.WARNING
+        log.log(level, "ingest: topic %s: %s (said once per topic)", topic, text)
+
+    # -- acknowledgements -----------------------------------------------------------------------
+
+    def _acknowledge(self, link: Link) -> None:
+        """Acknowledge what is durable, and ask for a commit if the broker seems to wait for it."""
+        durable = self._journal.last_sequence
+        due: list[int] = []
+        while self._owed and self._owed[0].sequence <= durable:
+            due.append(self._owed.popleft().packet_id)
+        link.acknowledge(due)
+        if len(self._owed) >= self._window:
+            self._window = len(self._owed)
+            self._journal.commit_soon()
+
+    async def _last_acknowledgements(self, link: Link, journal_id: str) -> None:
+        """Wait for the commit of what was taken, but not for long: else it comes again."""
+        try:
+            async with asyncio.timeout(LAST_COMMIT_TIMEOUT_S):
+                while self._owed and self._journal.journal_id == journal_id:
+                    self._journal.commit_soon()
+                    self._wake.clear()
+                    await self._wake.wait()
+                    link.check()
+                    self._acknowledge(link)
+                # Hanging up on a broker that is still sending resets the connection, and what it
+                # had not read is lost. Its answer to this says that it has read all before it.
+                await link.subscribe(self._topics, retained_once=True)
+        except TimeoutError:
+            log.warning("ingest: ends with %d messages not committed yet", len(self._owed))
+
+
+class _TooManySeriesError(Exception):
+    """There are ``SERIES_MAX`` series already."""
+
+
+def _checked(site: str, line: str, device: str, tag: str, unit: str) -> Series:
+    """A series whose names the address map would allow. Raises ``ValueError``."""
+    for column, text in (("site", site), ("device", device), ("tag", tag), ("line", line)):
+        if not text.strip():
+            raise ValueError(f"{column} is empty")
+    try:
+        return Series(
+            cells.name(site), cells.label(line), cells.name(device), cells.name(tag),
+            cells.label(unit),
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"a name that no map may have: {error}") from error
+
+
+def from_settings(
+    settings: MqttSettings,
+    journal: Journal,
+    book: Ingested,
+    *,
+    agent_id: str,
+    polled: Container[Key],
+    now_ms: Callable[[], int],
+) -> Ingest | None:
+    """The task that the settings ask for; None if they don't. Raises ``ConfigError``."""
+    if settings.url is None or not settings.ingest_topics:
+        return None
+    try:
+        conn = mqtt_syntax.parse_conn(settings.url)
+    except ValueError as error:
+        raise ConfigError(f"mqtt.url: {error}") from error
+    conn = replace(
+        conn,
+        user=settings.username,
+        ca=_text(settings.ca_file),
+        cert=_text(settings.cert_file),
+        key=_text(settings.key_file),
+    )
+    password = settings.password
+    return Ingest(
+        conn,
+        settings.ingest_topics,
+        journal,
+        book,
+        agent_id=agent_id,
+        password=password.get_secret_value() if password is not None else None,
+        polled=polled,
+        now_ms=now_ms,
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,648 @@
+"""Foreign publishers: messages taken in, against a real Mosquitto and a real journal.
+
+As a program (``python -m tests.integration.test_ingest PORT FOLDER``) it is a journal and an
+`Ingest` that run until they are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import subprocess
+import sys
+from array import array
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+import uvloop
+
+from edge_agent import address_map, protocols
+from edge_agent.agent import Agent
+from edge_agent.errors import RejectedRow, RejectedRows
+from edge_agent.journal import Journal
+from edge_agent.journal.file import epoch_ms
+from edge_agent.model import Batch, Series, Tag, ValueType
+from edge_agent.pipeline import ingest as ingest_module
+from edge_agent.pipeline.ingest import Ingest, from_settings
+from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
+from edge_agent.protocols.mqtt_syntax import parse_conn
+from edge_agent.settings import MqttSettings, load_settings
+from edge_agent.sinks import Destination
+from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sinks.memory import MemorySink
+from tests.journals import Sample, drained, journal_at
+from tests.servers import Mosquitto
+
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 60.0
+KEEP_ALL = "allow_anonymous true\nmax_queued_messages 0\n"
+POLLED = {("A1", "PUMP01", "PRESS")}
+TOPICS = ["plc/+/+/+"]
+KILLS = 5
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that no test waits for."""
+    monkeypatch.setattr(ingest_module, "BACKOFF_FIRST_S", 0.02)
+    monkeypatch.setattr(ingest_module, "BACKOFF_MAX_S", 0.05)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "mosquitto", KEEP_ALL) as server:
+        yield server
+
+
+def message(device: str, tag: str, value: Any, ts_ms: int = 0, **other: Any) -> tuple[str, str]:
+    """Topic and payload, as a foreign publisher writes them."""
+    moment = datetime.fromtimestamp((ts_ms or epoch_ms()) / 1000, UTC)
+    keys = {
+        "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "site": "A1", "line": "L9", "device": device, "tag": tag, "value": value, "unit": "bar",
+    }  # fmt: skip
+    return f"plc/A1/{device}/{tag}", json.dumps(keys | other, ensure_ascii=False)
+
+
+def numbered(numbers: Iterable[int]) -> list[tuple[str, str]]:
+    """Messages that no two are alike: number n has the value n, and a time of its own."""
+    start_ms = epoch_ms() - 60_000
+    return [message(f"F{n % 7}", f"T{n % 3}", n, start_ms + n) for n in numbers]
+
+
+async def publish(
+    port: int, messages: Iterable[tuple[str, str | bytes]], *, qos: int = 1, retain: bool = False
+) -> None:
+    async with aiomqtt.Client("127.0.0.1", port) as client:
+        for topic, payload in messages:
+            await client.publish(topic, payload, qos=qos, retain=retain)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Rig:
+    """An `Ingest` on a journal, both running."""
+
+    def __init__(self, port: int, folder: Path, **options: Any) -> None:
+        self.journal = journal_at(
+            folder / "journal.db", bytes_max=200_000_000, commit_interval_s=0.05, **options
+        )
+        self.book = Ingested(folder / INGESTED_FILE, POLLED)
+        self.ingest = Ingest(
+            parse_conn(f"mqtt://127.0.0.1:{port}"),
+            TOPICS,
+            self.journal,
+            self.book,
+            agent_id="edge-1",
+            password=None,
+            polled=POLLED,
+            now_ms=epoch_ms,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, *, commits: bool = True) -> None:
+        await self.journal.open(["a"])
+        self.book.load()
+        self._tasks = [asyncio.create_task(self.ingest.run())]
+        if commits:
+            self._tasks.append(asyncio.create_task(self.journal.run()))
+        await until(lambda: self.ingest.connected)
+
+    async def end(self) -> list[Sample]:
+        """An orderly end; everything that the journal holds."""
+        self.ingest.stop()
+        async with asyncio.timeout(WAIT_S):
+            await self._tasks[0]
+        for task in self._tasks[1:]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.journal.flush()
+        samples = await drained(self.journal)
+        await self.journal.close()
+        return samples
+
+    async def arrived(self, count: int) -> None:
+        await until(lambda: self.ingest.counters.messages >= count)
+
+    async def settled(self) -> None:
+        """Everything that has arrived is acknowledged."""
+        await until(lambda: not self.ingest._arrived and not self.ingest._owed)
+
+
+@asynccontextmanager
+async def running(port: int, folder: Path, **options: Any) -> AsyncIterator[Rig]:
+    rig = Rig(port, folder, **options)
+    await rig.start()
+    yield rig
+
+
+def values_of(samples: Sequence[Sample]) -> list[float]:
+    return [sample.value for sample in samples]
+
+
+# What is taken in.
+
+
+async def test_foreign_messages_are_stored_like_polled_tags(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """Names, unit, time and value are the message's, in the order in which they came."""
+    async with running(broker.port, tmp_path) as rig:
+        now_ms = epoch_ms()
+        await publish(
+            broker.port,
+            [
+                message("FAN01", "SPEED", 1450, now_ms, unit="rpm"),
+                message("FAN01", "ON", True, now_ms + 1, unit=""),
+                message("송풍기 1", "압력", -0.5, now_ms - 5_000, unit="℃"),
+            ],
+        )
+        await rig.arrived(3)
+        await rig.settled()
+        assert await rig.end() == [
+            Sample(now_ms, Series("A1", "L9", "FAN01", "SPEED", "rpm"), 1450),
+            Sample(now_ms + 1, Series("A1", "L9", "FAN01", "ON", ""), 1),
+            Sample(now_ms - 5_000, Series("A1", "L9", "송풍기 1", "압력", "℃"), -0.5),
+        ]
+
+
+async def test_what_the_running_map_polls_is_not_taken_in(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """Neither by its topic nor under another one, whatever its line and unit are."""
+    async with running(broker.port, tmp_path) as rig:
+        own = message("PUMP01", "PRESS", 1)
+        disguised = ("plc/other/topic/here", message("PUMP01", "PRESS", 2, line="L1", unit="Pa")[1])
+        await publish(broker.port, [own, disguised, message("PUMP01", "TEMP", 3)])
+        await rig.arrived(3)
+        await rig.settled()
+        assert rig.ingest.counters.own == 2
+        assert values_of(await rig.end()) == [3]
+        assert Series("A1", "L1", "PUMP01", "PRESS", "Pa") not in rig.book
+
+
+BAD = [
+    b"",
+    b"hm",
+    b"12.5",
+    b"[]",
+    b"\xff\xfe",
+    b'{"value": 1}',
+    *(
+        json.dumps(json.loads(message("X", "T", 1)[1]) | change).encode()
+        for change in (
+            {"extra": 1},
+            {"value": None},
+            {"value": "1"},
+            {"ts": "now"},
+            {"ts": 1_755_432_000},
+            {"ts": "2199-01-01T00:00:00Z"},
+            {"ts": "1970-01-01T00:00:00Z"},
+            {"site": ""},
+            {"site": "a/b"},
+            {"device": "+"},
+            {"tag": "#"},
+            {"tag": 5},
+            {"line": " "},
+            {"line": "a\x07b"},
+            {"unit": None},
+            {"unit": "x" * 129},
+            {"device": "d" * 129},
+            {"device": " d"},
+            {"device": "$d"},
+        )
+    ),
+    message("X", "T", 1)[1].replace('"value": 1', '"value": NaN').encode(),
+    message("X", "T", 1)[1].replace('"value": 1', '"value": 1e999').encode(),
+]
+
+
+async def test_what_is_not_understood_is_counted_and_said_once_per_topic(
+    broker: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None of it is stored, all of it is acknowledged, and the next message is taken."""
+    async with running(broker.port, tmp_path) as rig:
+        bad = [(f"plc/A1/X/{'ab'[n % 2]}", payload) for n, payload in enumerate(BAD)]
+        await publish(broker.port, [*bad, message("GOOD", "T", 7)])
+        await rig.arrived(len(BAD) + 1)
+        await rig.settled()
+        assert rig.ingest.counters.not_understood == len(BAD)
+        assert values_of(await rig.end()) == [7]
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(said) == 2
+    assert "topic plc/A1/X/a: message not understood: the payload is empty" in said[0]
+
+
+async def test_series_are_bounded(
+    broker: Mosquitto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A publisher that invents names fills neither journal nor book; known series go on."""
+    monkeypatch.setattr(ingest_module, "SERIES_MAX", 5)
+    monkeypatch.setattr(ingest_module, "PER_TURN_MAX", 1)
+    async with running(broker.port, tmp_path) as rig:
+        await publish(broker.port, [message(f"D{n}", "T", n) for n in range(30)])
+        await publish(broker.port, [message("D1", "T", 100)])
+        await rig.arrived(31)
+        await rig.settled()
+        assert rig.ingest.counters.over_series_max == 25
+        assert len(rig.book) == 5
+        assert values_of(await rig.end()) == [0, 1, 2, 3, 4, 100]
+    assert len([r for r in caplog.records if "more than 5 series" in r.getMessage()]) == 1
+
+
+async def test_a_retained_message_comes_with_the_first_session_only(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """It is the newest one that its publisher wrote before we came; later ones we had."""
+    await publish(broker.port, [message("R", "T", 1)], retain=True)
+    rig = Rig(broker.port, tmp_path)
+    await rig.start()
+    await rig.arrived(1)
+    await rig.settled()
+    assert values_of(await rig.end()) == [1]
+    async with running(broker.port, tmp_path) as rig:
+        await publish(broker.port, [message("R", "T", 2)])
+        await rig.arrived(1)
+        await rig.settled()
+        assert values_of(await rig.end()) == [2]
+
+
+# What is acknowledged.
+
+
+async def test_nothing_is_acknowledged_before_the_commit(broker: Mosquitto, tmp_path: Path) -> None:
+    """A message that was handed to a journal that did not commit comes again; then no more."""
+    sent = numbered(range(15))
+    rig = Rig(broker.port, tmp_path / "first")
+    (tmp_path / "first").mkdir()
+    await rig.start(commits=False)
+    await publish(broker.port, sent)
+    await until(lambda: rig.ingest.counters.samples == 15)
+    assert len(rig.ingest._owed) == 15
+    rig._tasks[0].cancel()  # killed: the journal never commits
+    await asyncio.wait(rig._tasks)
+    rig.journal._values = array("d")
+    rig.journal._runs, rig.journal._series_ids = [], array("I")
+    await rig.journal.close()
+
+    async with running(broker.port, tmp_path) as again:
+        await again.arrived(15)
+        await again.settled()
+        assert values_of(await again.end()) == list(range(15))
+    async with running(broker.port, tmp_path) as third:
+        await publish(broker.port, numbered([99]))
+        await third.arrived(1)
+        assert values_of(await third.end()) == [99]
+
+
+async def test_an_orderly_end_leaves_nothing_to_repeat(broker: Mosquitto, tmp_path: Path) -> None:
+    """What was taken is committed and acknowledged; what came meanwhile waits at the broker."""
+    async with running(broker.port, tmp_path) as rig:
+        publishing = asyncio.create_task(publish(broker.port, numbered(range(400))))
+        await rig.arrived(50)
+        first = values_of(await rig.end())
+        await publishing
+    async with running(broker.port, tmp_path) as rig:
+        await until(lambda: len(first) + rig.ingest.counters.samples >= 400)
+        await rig.settled()
+        assert first + values_of(await rig.end()) == list(range(400))
+
+
+async def test_a_broker_that_seems_to_wait_gets_its_acknowledgements_at_once(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """With as many messages unanswered as the smallest window has, a commit is asked for."""
+    rig = Rig(broker.port, tmp_path)
+    rig.journal.commit_interval_s = 10 * WAIT_S
+    await rig.start()
+    await publish(broker.port, numbered(range(ingest_module.WINDOW_FIRST)))
+    await rig.arrived(ingest_module.WINDOW_FIRST)
+    await rig.settled()
+    assert rig.journal.last_sequence > 0
+    assert values_of(await rig.end()) == list(range(ingest_module.WINDOW_FIRST))
+
+
+async def test_a_lost_connection_repeats_nothing(tmp_path: Path) -> None:
+    """What the broker delivers again after its restart is known, and is in the journal once."""
+    config = f"{KEEP_ALL}persistence true\npersistence_location {tmp_path}/\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as server:
+        rig = Rig(server.port, tmp_path)
+        await rig.start(commits=False)
+        await publish(server.port, numbered(range(12)))
+        await until(lambda: rig.ingest.counters.samples == 12)
+        server.stop()
+        await until(lambda: not rig.ingest.connected)
+        assert rig.ingest.error is not None
+        assert "ended the connection" in rig.ingest.error
+        server.start()
+        await until(lambda: rig.ingest.counters.repeated == 12)
+        assert len(rig.ingest._owed) == 12
+        rig._tasks.append(asyncio.create_task(rig.journal.run()))
+        await rig.settled()
+        assert values_of(await rig.end()) == list(range(12))
+
+
+async def test_a_journal_that_takes_nothing_holds_the_broker_back(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be taken stays at the broker, and comes when there is room again."""
+    accepting = True
+    monkeypatch.setattr(Journal, "accepting", property(lambda _: accepting))
+    monkeypatch.setattr(ingest_module, "IDLE_WAIT_S", 0.02)
+    monkeypatch.setattr(ingest_module, "RECEIVE_MAX", 20)
+    async with running(broker.port, tmp_path) as rig:
+        accepting = False
+        await publish(broker.port, numbered(range(300)))
+        await rig.arrived(20)
+        assert rig.ingest.counters.samples == 0
+        assert rig.ingest.counters.messages == 20
+        accepting = True
+        await until(lambda: rig.ingest.counters.samples == 300)
+        await rig.settled()
+        assert values_of(await rig.end()) == list(range(300))
+
+
+async def test_messages_of_qos_0_are_taken_and_bounded(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody holds them back: past the bound they are dropped and counted."""
+    accepting = True
+    monkeypatch.setattr(Journal, "accepting", property(lambda _: accepting))
+    monkeypatch.setattr(ingest_module, "IDLE_WAIT_S", 0.02)
+    monkeypatch.setattr(ingest_module, "ARRIVED_MAX", 10)
+    async with running(broker.port, tmp_path) as rig:
+        accepting = False
+        await publish(broker.port, numbered(range(15)), qos=0)
+        await rig.arrived(15)
+        accepting = True
+        await until(lambda: rig.ingest.counters.samples == 10)
+        assert rig.ingest.counters.overflowed == 5
+        assert values_of(await rig.end()) == list(range(10))
+
+
+async def test_killed_at_any_moment_no_acknowledged_message_is_lost(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """kill -9, again and again, while others publish: every message ends in the journal."""
+    program = [
+        *(sys.executable, "-m", "tests.integration.test_ingest", str(broker.port), str(tmp_path))
+    ]
+    publisher: _Publisher | None = None
+    for kill in range(KILLS):
+        process = await asyncio.to_thread(_started, program)
+        if publisher is None:  # its session exists now, so the broker keeps what comes
+            publisher = _Publisher(broker.port)
+        await asyncio.sleep(0.15 + 0.07 * kill)
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.communicate)
+    assert publisher is not None
+    sent = await publisher.end()
+    async with running(broker.port, tmp_path) as rig:
+        await publish(broker.port, [message("END", "T", -1)])
+        await until(lambda: Series("A1", "L9", "END", "T", "bar") in rig.book)
+        await rig.settled()
+        found = values_of(await rig.end())
+    assert sent > 1_000
+    assert set(found) == {-1, *range(sent)}
+    assert len(found) < 2 * sent, "a kill repeats what was on its way, not everything"
+
+
+class _Publisher:
+    """Publishes numbered messages, one each millisecond or two, until its end."""
+
+    def __init__(self, port: int) -> None:
+        self._ending = asyncio.Event()
+        self._task = asyncio.create_task(self._run(port))
+
+    async def _run(self, port: int) -> int:
+        start_ms, n = epoch_ms() - 60_000, 0
+        async with aiomqtt.Client("127.0.0.1", port) as client:
+            while not self._ending.is_set():
+                topic, payload = message(f"F{n % 7}", f"T{n % 3}", n, start_ms + n)
+                await client.publish(topic, payload, qos=1)
+                await asyncio.sleep(0.001)
+                n += 1
+        return n
+
+    async def end(self) -> int:
+        """How many were published."""
+        self._ending.set()
+        return await self._task
+
+
+def _started(program: Sequence[str]) -> subprocess.Popen[str]:
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "connected\n"
+    return process
+
+
+# The broker's side.
+
+
+async def test_a_refused_login_is_told_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once per outage, and never the password; it goes on by itself."""
+    users = tmp_path / "users"
+    make = ["mosquitto_passwd", "-b", "-c", str(users), "edge"]
+    subprocess.run([*make, "other"], check=True)
+    users.chmod(0o644)
+    config = f"allow_anonymous false\npassword_file {users}\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as server:
+        journal = journal_at(tmp_path / "journal.db")
+        await journal.open(["a"])
+        settings = MqttSettings.model_validate(
+            {
+                "url": server.url,
+                "username": "edge",
+                "password": "s3cret",
+                "ingest_topics": tuple(TOPICS),
+            }
+        )
+        book = Ingested(tmp_path / INGESTED_FILE, POLLED)
+        ingest = from_settings(
+            settings, journal, book, agent_id="edge-1", polled=POLLED, now_ms=epoch_ms
+        )
+        assert ingest is not None
+        running = asyncio.create_task(ingest.run())
+        await until(lambda: "Not authorized" in (ingest.error or ""))
+        await until(lambda: ingest._failures > 3)
+        subprocess.run([*make, "s3cret"], check=True)
+        server.stop()
+        server.start()
+        await until(lambda: ingest.connected)
+        ingest.stop()
+        await running
+        await journal.close()
+    warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "s3cret" not in caplog.text
+
+
+async def test_ingest_is_off_unless_topics_are_set(tmp_path: Path) -> None:
+    """Without `ingest_topics`, or without a broker, there is no task."""
+    journal = journal_at(tmp_path / "journal.db")
+    book = Ingested(tmp_path / INGESTED_FILE, ())
+    for settings in (MqttSettings(url="mqtt://b"), MqttSettings(ingest_topics=("a",))):
+        assert (
+            from_settings(settings, journal, book, agent_id="e", polled=(), now_ms=epoch_ms) is None
+        )
+
+
+# Not published again.
+
+INGESTED = Series("A1", "L9", "FAN01", "SPEED", "rpm")
+OURS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
+
+
+async def test_the_book_survives_a_restart_and_a_torn_line(tmp_path: Path) -> None:
+    """What was added is there again; a line that a crash cut short hurts no other."""
+    path = tmp_path / INGESTED_FILE
+    book = Ingested(path, POLLED)
+    book.load()
+    book.add([INGESTED])
+    with path.open("ab") as file:
+        file.write(b'["A1","L')
+    again = Ingested(path, POLLED)
+    again.load()
+    assert INGESTED in again
+    later = INGESTED._replace(tag="후속")
+    again.add([later, OURS])
+    third = Ingested(path, POLLED)
+    third.load()
+    assert {INGESTED, later} <= third.series
+    assert INGESTED in third
+    assert OURS not in third, "the running map polls it"
+    assert len(third) == 3
+
+
+def batch_of(sequence: int, *series_ids: int) -> Batch:
+    """Samples with their place as value, two to a time."""
+    size = len(series_ids)
+    return Batch(
+        sequence,
+        [(1_000 + n, min(2, size - n)) for n in range(0, size, 2)],
+        array("I", series_ids),
+        array("d", [float(n) for n in range(size)]),
+        {1: OURS, 2: INGESTED, 3: OURS._replace(tag="TEMP")},
+    )
+
+
+async def test_ingested_samples_count_as_delivered_and_are_not_handed_on(tmp_path: Path) -> None:
+    """The others come with their times; refused rows stand where they stood in the batch."""
+    book = Ingested(tmp_path / INGESTED_FILE, POLLED)
+    inner = MemorySink()
+    sink = Unpublished(inner, book)
+    await sink.open(JournalIdentity("e", "j"))
+    assert await sink.deliver([batch_of(1, 1, 2, 3)]) == 0
+    assert len(inner.samples) == 3
+    book.add([INGESTED])
+    await sink.open(JournalIdentity("e", "j"))
+    inner.samples.clear()
+    assert await sink.deliver([batch_of(2, 2, 2), batch_of(3, 1, 2, 2, 3, 1), batch_of(4, 1)]) == 4
+    temperature = OURS._replace(tag="TEMP")
+    assert inner.samples == [
+        (OURS, 1_000, 0.0), (temperature, 1_002, 3.0), (OURS, 1_004, 4.0), (OURS, 1_000, 0.0)
+    ]  # fmt: skip
+    assert await sink.deliver([batch_of(5, 2)]) == 1
+    inner.rejects = {temperature: "too warm"}
+    with pytest.raises(RejectedRows) as refusal:
+        await sink.deliver([batch_of(6, 2, 2, 1, 3)])
+    assert refusal.value.rows == (RejectedRow(6, 3, "too warm"),)
+    assert refusal.value.duplicates == 2
+    await sink.close()
+
+
+def make_tag() -> Tag:
+    return Tag(
+        site="A1", line="L1", device="PUMP01", tag="PRESS", protocol="simulated", conn="sim://a",
+        unit_id=1, address="1", type=ValueType.FLOAT32, scale=1.0, offset=0.0, period_ms=200,
+        unit="bar",
+    )  # fmt: skip
+
+
+async def test_in_the_whole_agent_foreign_samples_are_stored_and_published_once(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """A subscriber sees each foreign message once, ours too, and every sink has both."""
+    map_path = tmp_path / "address_map.csv"
+    address_map.write(map_path, [make_tag()])
+    overrides = {
+        "agent.data_dir": str(tmp_path / "data"), "agent.http": "", "mqtt.url": broker.url
+    }  # fmt: skip
+    settings = load_settings(None, {}, overrides)
+    (tmp_path / "data").mkdir()
+    agent = Agent(settings, address_map.load(map_path, protocols.load))
+    polled = {tag.key for tag in agent.address_map.tags}
+    book = Ingested(settings.agent.data_dir / INGESTED_FILE, polled)
+    [mqtt] = [target for target in agent.destinations if target.sink.name == "mqtt"]
+    memory = MemorySink()
+    agent.destinations = [Destination(Unpublished(mqtt.sink, book)), Destination(memory)]
+    taking_in = settings.mqtt.model_copy(update={"ingest_topics": tuple(TOPICS)})
+    ingest = from_settings(
+        taking_in, agent.journal, book, agent_id="edge-1", polled=polled, now_ms=epoch_ms
+    )
+    assert ingest is not None
+    seen: list[tuple[str, bytes]] = []
+    async with aiomqtt.Client("127.0.0.1", broker.port) as subscriber:
+        await subscriber.subscribe("plc/#", qos=1)
+
+        async def listen() -> None:
+            async for heard in subscriber.messages:
+                seen.append((heard.topic.value, heard.payload))  # noqa: PERF401
+
+        listening = asyncio.create_task(listen())
+        whole = asyncio.create_task(agent.run(handle_signals=False))
+        await until(lambda: bool(agent.pollers))
+        taking = asyncio.create_task(ingest.run())
+        await until(lambda: ingest.connected)
+        foreign = numbered(range(50))
+        await publish(broker.port, foreign)
+        await until(lambda: ingest.counters.samples == 50 and ingest.counters.own >= 3)
+        ingest.stop()
+        await taking
+        agent.stop()
+        await whole
+        await until(lambda: len(seen) >= 50 + ingest.counters.own)
+        listening.cancel()
+        await asyncio.wait([listening])
+    published = [topic for topic, _ in seen]
+    assert [pair for pair in seen if pair[0] != "plc/A1/PUMP01/PRESS"] == [
+        (topic, payload.encode()) for topic, payload in foreign
+    ]
+    assert published.count("plc/A1/PUMP01/PRESS") >= 3
+    stored = [value for series, _, value in memory.samples if series.line == "L9"]
+    assert stored == list(range(50))
+    assert len(memory.samples) > 50
+    assert agent.last_status is not None
+    [books] = [sink for sink in agent.last_status["sinks"] if sink["name"] == "mqtt"]
+    assert books["duplicates"] >= 50
+
+
+async def _program(port: int, folder: Path) -> None:
+    rig = Rig(port, folder)
+    await rig.start()
+    print("connected", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_program(int(sys.argv[1]), Path(sys.argv[2])))
