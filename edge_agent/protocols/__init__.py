@@ -22,6 +22,7 @@ ENTRY_POINT_GROUP = "edge_agent.protocols"
 _OURS = {
     "modbus": "edge_agent.protocols.modbus:ModbusDriver",
     "s7": "edge_agent.protocols.s7:S7Driver",
+    "opcua": "edge_agent.protocols.opcua:OpcuaDriver",
     "mqtt": "edge_agent.protocols.mqtt:MqttDriver",
     "simulated": "edge_agent.protocols.simulated:SimulatedDriver",
 }

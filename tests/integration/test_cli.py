@@ -29,7 +29,7 @@ from tests.servers import free_port
 
 EDGE_AGENT = str(Path(sys.executable).with_name("edge-agent"))
 DEMO_MAP = Path(__file__).parents[2] / "examples/demo/address_map.csv"
-COMMANDS = ("check", "plan", "simulate", "demo", "status", "journal", "db")
+COMMANDS = ("check", "plan", "probe", "browse", "simulate", "demo", "status", "journal", "db")
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("simulator",),
     ("journal", "protocols", "sinks"),
     ("store", "database"),
-    ("postgres",),
+    ("postgres", "probe"),
     ("codec", "flavours", "forecast", "health"),
     ("web",),
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
@@ -107,6 +107,12 @@ HEAVY = {
     "influxdb_client": {"sinks/influx.py"},
     "mqtt5": {"sinks/mqtt.py", "sinks/mqtt_publisher.py"},
     "openpyxl": {"address_map/workbook.py"},
+    "asyncua": {
+        "protocols/opcua.py",
+        "protocols/opcua_link.py",
+        "protocols/opcua_changes.py",
+        "protocols/opcua_browse.py",
+    },
     "serial": {"protocols/modbus_serial.py"},
     "snap7": {"protocols/s7.py"},
     "prometheus_client": {"exposition.py", "prometheus.py"},
@@ -228,6 +234,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     """`edge-agent --help` and `edge-agent status` load no driver and no sink."""
     loaded = loaded_by("edge_agent.cli.main")
     heavy = {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp", "snap7"}
+    heavy |= {"asyncua", "aiomqtt"}
     assert not loaded & heavy
 
 

@@ -22,6 +22,8 @@ RULED_OUT = {
     "queue": "journal",
     "queues": "journal",
 }
+FOREIGN = {"queue_size", "QueueSize"}
+"""OPC UA's own word for a setting of a monitored item."""
 
 
 def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -50,6 +52,7 @@ def test_names_use_the_words_of_the_glossary(path: Path) -> None:
     wrong = [
         f"line {line}: {name}: say {RULED_OUT[word]}"
         for line, name in given
+        if name not in FOREIGN
         for word in words_of(name) & RULED_OUT.keys()
     ]
     assert not wrong

@@ -1,0 +1,204 @@
+"""`edge-agent browse`: an address map of what an OPC UA server has."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from edge_agent import address_map
+from edge_agent.address_map.cells import (
+    NAME_CHARS_MAX,
+    PERIOD_MS_MAX,
+    PERIOD_MS_MIN,
+    TEXT_CHARS_MAX,
+    name,
+)
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.model import Tag
+from edge_agent.settings import Settings
+
+if TYPE_CHECKING:
+    from edge_agent.protocols.opcua_browse import Variable, Walk
+
+NODES_MAX_DEFAULT = 100_000
+"""Some minutes of browsing; more than any Pi polls."""
+NODES_MAX_MAX = 10_000_000
+PERIOD_MS_DEFAULT = 1_000
+TOP_DEVICE = "Objects"
+"""Device of variables that belong to no object."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("conn", metavar="CONN", help="for example opc.tcp://10.0.0.5:4840")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the map to write (.csv)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.add_argument("--site", default="SITE", help="for the column of that name")
+    parser.add_argument("--line", default="LINE", help="for the column of that name")
+    parser.add_argument(
+        "--period-ms",
+        type=_whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
+        default=PERIOD_MS_DEFAULT,
+        metavar="MS",
+        help=f"for the column of that name; {PERIOD_MS_DEFAULT} by default",
+    )
+    parser.add_argument(
+        "--max-nodes",
+        type=_whole(1, NODES_MAX_MAX),
+        default=NODES_MAX_DEFAULT,
+        metavar="N",
+        help=f"stop after so many nodes; {NODES_MAX_DEFAULT} by default",
+    )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
+    """Walk the server and write the map; exit code 1 if the server has nothing for a map."""
+    from edge_agent.protocols import opcua_browse, opcua_syntax
+
+    try:
+        opcua_syntax.parse_conn(options.conn)
+        site = name(options.site)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    _check_free(options.out, force=options.force)
+    console = Console(stderr=True, highlight=False)
+    with _bar(console) as bar:
+        task = bar.add_task("walking", total=None, found=0)
+
+        def progress(visited: int, known: int, found: int) -> None:
+            bar.update(task, completed=visited, total=known, found=found)
+
+        walk = asyncio.run(
+            opcua_browse.walk(options.conn, nodes_max=options.max_nodes, progress=progress)
+        )
+    tags, left_out = _tags(walk.variables, options, site)
+    if not tags:
+        raise TransientError(f"{options.conn}: no numbers and no Booleans below Objects")
+    _check_free(options.out, force=options.force)
+    try:
+        address_map.write(options.out, tags)
+    except OSError as error:
+        raise TransientError(f"{options.out}: {error.strerror}") from error
+    _report(options, walk, len(tags), left_out)
+    return 0
+
+
+def _report(options: argparse.Namespace, walk: Walk, written: int, left_out: int) -> None:
+    print(f"{options.out}: {written} tags; {walk.visited} nodes of {options.conn} visited")
+    if left_out:
+        print(f"{left_out} variables left out: their node ids are too long", file=sys.stderr)
+    if not walk.complete:
+        print(
+            f"stopped after {walk.visited} nodes, there are more: use a larger --max-nodes",
+            file=sys.stderr,
+        )
+
+
+def _check_free(path: Path, *, force: bool) -> None:
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"--out {path}: a map is written as .csv")
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path} is there already", hint="another --out, or --force to replace it"
+        )
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("nodes, {task.fields[found]} variables"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def _tags(
+    variables: Sequence[Variable], options: argparse.Namespace, site: str
+) -> tuple[list[Tag], int]:
+    """A tag for each variable that has room in a map, and how many have none."""
+    tags = []
+    taken: set[tuple[str, str]] = set()
+    for variable in variables:
+        address = str(variable.node)
+        if len(address) > TEXT_CHARS_MAX or not _is_plain(address):
+            continue
+        device = _name(variable.path[: variable.objects]) or TOP_DEVICE
+        tag = next(
+            candidate
+            for candidate in _numbered(_name(variable.path[variable.objects :]) or "value")
+            if (device, candidate) not in taken
+        )
+        taken.add((device, tag))
+        tags.append(
+            Tag(
+                site=site,
+                line=options.line,
+                device=device,
+                tag=tag,
+                protocol="opcua",
+                conn=options.conn,
+                unit_id=1,
+                address=address,
+                type=variable.type,
+                scale=1.0,
+                offset=0.0,
+                period_ms=options.period_ms,
+                unit="",
+            )
+        )
+    return tags, len(variables) - len(tags)
+
+
+def _is_plain(address: str) -> bool:
+    """Whether a cell gives it back as it is."""
+    return (
+        address.isprintable()
+        and address == address.strip()
+        and unicodedata.is_normalized("NFC", address)
+    )
+
+
+def _name(parts: Sequence[str]) -> str:
+    """Browse names as a name of the map: what a topic may not have becomes an underscore."""
+    text = unicodedata.normalize("NFC", ".".join(parts))
+    text = re.sub(r"[/+#]|[^\S ]", "_", text)
+    text = "".join(letter if letter.isprintable() else "_" for letter in text)
+    text = text.strip().lstrip("$").strip()[:NAME_CHARS_MAX].strip()
+    try:
+        return name(text) if text else ""
+    except ValueError:
+        return re.sub(r"[^\w.-]", "_", text)
+
+
+def _numbered(text: str) -> Iterator[str]:
+    """The name, then with _2, _3 and so on, never longer than a name may be."""
+    yield text
+    number = 2
+    while True:
+        ending = f"_{number}"
+        yield f"{text[: NAME_CHARS_MAX - len(ending)]}{ending}"
+        number += 1
+
+
+def _whole(smallest: int, largest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
+        return int(text)
+
+    return parse
