@@ -53,6 +53,9 @@ OPENING_BYTES = 1_000_000
 """What opening takes of a disk: the WAL's index, and a few pages in the WAL and the file."""
 DISCARD_ENTRIES_PER_STEP = 256
 EXPORT_ENTRIES_PER_STEP = 64
+WAL_LOOKS = 20
+WAL_LOOK_INTERVAL_S = 0.1
+"""For so long together, two seconds, a commit may take a slow memory card."""
 
 _STATE = """
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,
@@ -390,8 +393,7 @@ class JournalFile:
         with self._translated():
             result = self._connection.execute("PRAGMA integrity_check").fetchall()
             faults = [str(text) for (text,) in result if text != "ok"]
-            # Twice, since a running agent may begin its WAL anew between the two files.
-            if all(wal.damaged(self._wal("-wal"), PAGE_BYTES, self._wal("-shm")) for _ in (1, 2)):
+            if self._is_wal_damaged():
                 faults.append("its WAL holds frames that SQLite can't read")
             for sequence in self.entries.sequences():
                 try:
@@ -403,6 +405,18 @@ class JournalFile:
                 if difference and sink in (self.room.active or {sink}):
                     faults.append(f"{sink}: {difference} samples are not accounted for")
         return faults
+
+    def _is_wal_damaged(self) -> bool:
+        """Whether its WAL holds commits that SQLite has not understood, and goes on holding them.
+
+        A running agent may begin it anew between our looks at its two files; and a commit's frames
+        are there before the disk has confirmed them, when SQLite makes them known.
+        """
+        for _ in range(WAL_LOOKS):
+            if not wal.damaged(self._wal("-wal"), PAGE_BYTES, self._wal("-shm")):
+                return False
+            time.sleep(WAL_LOOK_INTERVAL_S)
+        return True
 
     @property
     def bytes_used(self) -> int:
