@@ -20,8 +20,8 @@ from edge_agent.settings import Settings, load_settings
 
 COMMANDS = {
     "check": "report every problem of an address map; exit code 2 if there is any",
-    "plan": "what a map will cost: bus load, verdict per connection, rows, journal, disk",
-    "probe": "read rows under every type and byte order, or find which cells of a device answer",
+    "plan": "what a map will cost before it runs: bus load, rows, journal, disk",
+    "probe": "read rows once under every type and byte order, or find what answers",
     "browse": "an address map of what an OPC UA server has",
     "simulate": "PLCs that answer for an address map, until it is stopped",
     "demo": "simulated PLCs, agent, broker, embedded store and dashboard, all at once",
