@@ -17,7 +17,10 @@ from tests.opcua_server import AsyncuaServer, NodeOpcuaServer
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
-KINDS = {"asyncua": AsyncuaServer, "node-opcua": NodeOpcuaServer}
+KINDS: dict[str, type[AsyncuaServer | NodeOpcuaServer]] = {
+    "asyncua": AsyncuaServer,
+    "node-opcua": NodeOpcuaServer,
+}
 AnyServer = AsyncuaServer | NodeOpcuaServer
 
 
