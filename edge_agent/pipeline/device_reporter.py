@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from edge_agent.errors import TransientError
@@ -24,12 +24,8 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A tag's place among the readers."""
-
-    reader: BlockReader
-    index: int
+Places = list[tuple[BlockReader, list[int]]]
+"""A device's tags: the blocks that read it, each with the places in it."""
 
 
 class DeviceReporter:
@@ -76,7 +72,7 @@ class DeviceReporter:
         if self._teller.session == session:
             self._told |= {(report.site, report.device): report for report in news}
 
-    def _look(self, key: tuple[str, str], places: list[_Place]) -> None:
+    def _look(self, key: tuple[str, str], places: Places) -> None:
         found = report_of(places, self._now_ms())
         before = self._reports.get(key)
         if before is not None and replace(before, since_ms=found.since_ms) == found:
@@ -86,15 +82,20 @@ class DeviceReporter:
         self._reports[key] = found
 
 
-def report_of(places: list[_Place], now_ms: int) -> DeviceReport:
+def report_of(places: Places, now_ms: int) -> DeviceReport:
     """How a device is now; ``since_ms`` is now."""
-    qualities = [place.reader.qualities[place.index] for place in places]
+    qualities = [reader.qualities[at] for reader, own in places for at in own]
     worst = next(one for one in (Quality.STALE, Quality.BAD, Quality.GOOD) if one in qualities)
     problem = None
     if worst is not Quality.GOOD:
-        first = places[qualities.index(worst)]
-        problem = first.reader.problem(first.index)
-    tag = places[0].reader.block.tags[places[0].index]
+        problem = next(
+            reader.problem(at)
+            for reader, own in places
+            for at in own
+            if reader.qualities[at] is worst
+        )
+    reader, own = places[0]
+    tag = reader.block.tags[own[0]]
     return DeviceReport(
         site=tag.site,
         line=tag.line,
@@ -107,11 +108,14 @@ def report_of(places: list[_Place], now_ms: int) -> DeviceReport:
     )
 
 
-def _places(pollers: Iterable[ConnectionPoller]) -> Mapping[tuple[str, str], list[_Place]]:
-    found: dict[tuple[str, str], list[_Place]] = {}
+def _places(pollers: Iterable[ConnectionPoller]) -> Mapping[tuple[str, str], Places]:
+    found: dict[tuple[str, str], Places] = {}
     for poller in pollers:
         for readers in poller.readers:
             for reader in readers:
-                for index, tag in enumerate(reader.block.tags):
-                    found.setdefault((tag.site, tag.device), []).append(_Place(reader, index))
+                own: dict[tuple[str, str], list[int]] = {}
+                for at, tag in enumerate(reader.block.tags):
+                    own.setdefault((tag.site, tag.device), []).append(at)
+                for key, places in own.items():
+                    found.setdefault(key, []).append((reader, places))
     return found

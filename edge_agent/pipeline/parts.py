@@ -127,6 +127,11 @@ class Search:
                 (part_of(self._whole, middle, part.end), part_of(self._whole, part.first, middle))
             )
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether any part of this scan was refused."""
+        return bool(self._holes or self._halved or self.left_over)
+
     def gaps(self) -> Gaps:
         """What is known at the end of the scan."""
         cuts = {

@@ -8,9 +8,9 @@ The driver only ever makes one attempt (protocols/base.py).
   one address that the device has not got costs its own tag (parts.py).
 * A unit that does not answer, beside others on the same line, is left alone for longer and longer:
   each pause ends with one request, and its first answer ends them all.
-* A connection that fails is closed,
-  its tags turn stale, and it is tried again for ever with bounded back-off; reading goes on after
-  the block that broke it. A connection counts as up once it has answered a request.
+* A connection that fails is closed, its tags turn stale, and it is tried again for ever with
+  bounded back-off; reading goes on after the block that broke it. A connection counts as up once
+  it has answered a request.
 * Values go to the journal as they come, a block at a time. While the journal takes no more, the
   poller does not read: what is not read is not lost.
 """
@@ -33,7 +33,7 @@ from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import Search
-from edge_agent.pipeline.reader import BlockReader, Quality, place_of, placed
+from edge_agent.pipeline.reader import BlockReader, place_of, placed
 from edge_agent.planner import Block, Connection
 from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.schedule import Backoff, Schedule, Step
@@ -96,7 +96,6 @@ class ConnectionPoller:
         self._now_ms = now_ms
         self._driver = driver(connection.conn, now_ms=now_ms)
         self._closes_after_scan = bool(getattr(self._driver, "close_after_scan", False))
-        self._shows_frames = hasattr(self._driver, "frames")
         self._is_open = False
         self._journal = journal
         self._monotonic = monotonic
@@ -213,7 +212,6 @@ class ConnectionPoller:
         reader = self.readers[step.scan_class][step.block]
         started = self._monotonic()
         unit_id = reader.block.unit_id
-        good = reader.good() if self._shows_frames else ()
         if not self._is_unit_due(unit_id, started):
             reader.fail(f"unit {unit_id} does not answer", self.counters)
         elif reader.is_due(started):
@@ -234,7 +232,7 @@ class ConnectionPoller:
                 raise
             else:
                 self._block_read(reader)
-        self._look_back(reader, good)
+        self._look_back(reader)
         self.schedule.finish(step, self._monotonic())
         self.counters.scans += step.last
         if self._timeouts >= TIMEOUTS_MAX:
@@ -277,11 +275,12 @@ class ConnectionPoller:
             if frames is not None:
                 reader.recorder.exchanged(self._now_ms(), frames, problem)
 
-    def _look_back(self, reader: BlockReader, good: Sequence[int]) -> None:
+    def _look_back(self, reader: BlockReader) -> None:
         """Set aside what was on the wire when tags turned from good to bad."""
-        bad = [place for place in good if reader.qualities[place] is Quality.BAD]
-        if not bad:
+        if not reader.turned_bad:
             return
+        bad = sorted(set(reader.turned_bad))
+        reader.turned_bad.clear()
         names = [reader.block.tags[place].tag for place in bad]
         incident = reader.recorder.went_bad(self._now_ms(), names)
         if incident is not None:

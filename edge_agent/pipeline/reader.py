@@ -49,6 +49,8 @@ class BlockReader:
         self.failing_since: float | None = None
         """Monotonic time of the first of the failures that this block is in; None if in none."""
         self.recorder = Recorder()
+        self.turned_bad: list[int] = []
+        """Places that were good and are bad, since somebody cleared this."""
         self.gaps = gaps
         self.refusals: dict[int, str] = {}
         """What the device said to each of the tags that it refuses, by place."""
@@ -78,6 +80,13 @@ class BlockReader:
 
     def learn(self, search: Search, counters: ConnectionCounters) -> bool:
         """The scan ended. Returns whether something else is known of the device now."""
+        self._failures = 0
+        self._not_before = -math.inf
+        if not self.gaps and not search.was_refused:
+            if len(self._parts) > 1:  # what was left over is read now
+                self._parts = parts_of(self.block, NO_GAPS)
+            self.refusals.clear()
+            return False  # all was read, as nearly always
         before, self.gaps = self.gaps, search.gaps()
         self._parts = parts_of(self.block, self.gaps, search.left_over)
         out = set(self.gaps.holes)
@@ -85,11 +94,9 @@ class BlockReader:
             out.update(range(part.first, part.end))
         for place in out:
             self.values[place] = math.nan
-            self.qualities[place] = Quality.BAD
+            self._set_bad(place)
         self.refusals = {place: self.refusals.get(place, REFUSED_BEFORE) for place in out}
         counters.bad += len(out)
-        self._failures = 0
-        self._not_before = -math.inf
         return self.gaps != before
 
     # -- what came of it -----------------------------------------------------------------------
@@ -119,7 +126,7 @@ class BlockReader:
         for place, value in zip(places, all_values, strict=True):
             self.values[place] = value
             if math.isnan(value):
-                self.qualities[place] = Quality.BAD
+                self._set_bad(place)
             else:
                 self.qualities[place] = Quality.GOOD
                 self.ts_ms[place] = reply.ts_ms
@@ -133,7 +140,8 @@ class BlockReader:
         self.error = error
         self.refusals.clear()
         self.values = [math.nan] * len(self.values)
-        self.qualities = [Quality.BAD] * len(self.values)
+        for place in range(len(self.values)):
+            self._set_bad(place)
         counters.bad += len(self.values)
 
     def pause(self, now: float) -> None:
@@ -151,9 +159,10 @@ class BlockReader:
         self._failures = 0
         self._not_before = -math.inf
 
-    def good(self) -> list[int]:
-        """The places whose newest value is good."""
-        return [place for place, one in enumerate(self.qualities) if one is Quality.GOOD]
+    def _set_bad(self, place: int) -> None:
+        if self.qualities[place] is Quality.GOOD:
+            self.turned_bad.append(place)
+        self.qualities[place] = Quality.BAD
 
     def problem(self, place: int) -> str | None:
         """Why a tag's newest value is not good; None if it is."""

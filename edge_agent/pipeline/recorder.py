@@ -6,7 +6,6 @@ set aside, with the tags' names, for the newest `INCIDENTS_KEPT` such moments.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,17 +39,18 @@ class Recorder:
     """One block's exchanges and incidents, oldest first."""
 
     def __init__(self) -> None:
-        self.exchanges: deque[Exchange] = deque(maxlen=EXCHANGES_KEPT)
-        self.incidents: deque[Incident] = deque(maxlen=INCIDENTS_KEPT)
+        self.exchanges: tuple[Exchange, ...] = ()
+        self.incidents: tuple[Incident, ...] = ()
 
     def exchanged(self, ts_ms: int, frames: Frames, error: str | None) -> None:
         """A request ended."""
-        self.exchanges.append(Exchange(ts_ms, frames, error))
+        kept = self.exchanges[1 - EXCHANGES_KEPT :]
+        self.exchanges = (*kept, Exchange(ts_ms, frames, error))
 
     def went_bad(self, ts_ms: int, tags: Sequence[str]) -> Incident | None:
         """Tags turned from good to bad; None if their driver shows no frames."""
         if not self.exchanges:
             return None
-        incident = Incident(ts_ms, tuple(tags), tuple(self.exchanges))
-        self.incidents.append(incident)
+        incident = Incident(ts_ms, tuple(tags), self.exchanges)
+        self.incidents = (*self.incidents[1 - INCIDENTS_KEPT :], incident)
         return incident
