@@ -279,7 +279,7 @@ class ConnectionPoller:
         """Set aside what was on the wire when tags turned from good to bad."""
         if not reader.turned_bad:
             return
-        bad = sorted(set(reader.turned_bad))
+        bad = sorted(reader.turned_bad)
         reader.turned_bad.clear()
         names = [reader.block.tags[place].tag for place in bad]
         incident = reader.recorder.went_bad(self._now_ms(), names)

@@ -49,7 +49,7 @@ class BlockReader:
         self.failing_since: float | None = None
         """Monotonic time of the first of the failures that this block is in; None if in none."""
         self.recorder = Recorder()
-        self.turned_bad: list[int] = []
+        self.turned_bad: set[int] = set()
         """Places that were good and are bad, since somebody cleared this."""
         self.gaps = gaps
         self.refusals: dict[int, str] = {}
@@ -161,7 +161,7 @@ class BlockReader:
 
     def _set_bad(self, place: int) -> None:
         if self.qualities[place] is Quality.GOOD:
-            self.turned_bad.append(place)
+            self.turned_bad.add(place)
         self.qualities[place] = Quality.BAD
 
     def problem(self, place: int) -> str | None:
