@@ -86,15 +86,20 @@ class Usage:
 class Simulator(Server):
     """Simulated PLCs for some tags, in a process of their own."""
 
-    def __init__(self, folder: Path, tags: Sequence[Tag]) -> None:
+    def __init__(self, folder: Path, tags: Sequence[Tag], *, faults: str = "") -> None:
+        """``faults`` is the TOML of what goes wrong, if anything is to."""
         super().__init__(folder)
         self.tags = tuple(tags)
+        self._faults_path = folder / "faults.toml" if faults else None
+        if self._faults_path is not None:
+            self._faults_path.write_text(faults)
         self.map_path = folder / "simulated.csv"
         address_map.write(self.map_path, tags)
         self._ports = {int(urlsplit(tag.conn).port or 0) for tag in tags}
 
     def command(self) -> Sequence[str]:
-        return [sys.executable, "-m", "edge_agent.simulator", str(self.map_path)]
+        words = [sys.executable, "-m", "edge_agent.simulator", str(self.map_path)]
+        return words if self._faults_path is None else [*words, "--faults", str(self._faults_path)]
 
     def ready(self) -> bool:
         return all(map(answers, self._ports))

@@ -6,8 +6,9 @@ The driver only ever makes one attempt (protocols/base.py).
 * Requests on one connection follow each other; connections do not wait for each other.
 * A block that fails makes its own tags bad and nothing else, and makes longer and longer pauses;
   one address that the device has not got costs its own tag (parts.py).
-* A unit that does not answer, beside others on the same line, is left alone for longer and longer:
-  each pause ends with one request, and its first answer ends them all.
+* A unit that does not answer, beside others on the same line, is left alone for longer and longer
+  and waited for less and less (patience.py): each pause ends with one request, and its first answer
+  ends them all.
 * A connection that fails is closed, its tags turn stale, and it is tried again for ever with
   bounded back-off; reading goes on after the block that broke it. A connection counts as up once
   it has answered a request.
@@ -33,6 +34,7 @@ from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import Search
+from edge_agent.pipeline.patience import UNIT_PAUSE_MAX_S, AnswerTime, Doubts, Pauses
 from edge_agent.pipeline.reader import BlockReader, place_of, placed
 from edge_agent.planner import Block, Connection
 from edge_agent.protocols.base import Driver, Frames, Reply
@@ -43,10 +45,14 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 BACKOFF_FIRST_S = 0.5
+BACKOFF_RETURN_S = 1.0
 BACKOFF_MAX_S = 5.0
-"""A PLC that returns is read again within this time; one attempt in 5 s loads nobody."""
+"""Between two attempts lies a period, so that who returns is read again within two; but never less
+than a second, which loads nobody, and never more than this."""
 TIMEOUTS_MAX = 3
-"""So many requests in a row without any answer: the connection is dead, not one of its units."""
+"""So many requests in a row without any answer, of all units: the connection is dead."""
+SILENT_MAX_S = 10.0
+"""So long without any answer it is dead too, if its units were not all asked."""
 BEAT_S = 1.0
 """No sleep is longer, so that a poller that waits for the next hour still shows that it lives."""
 STEADY_S = 10.0
@@ -55,10 +61,6 @@ NAMED_MAX = 5
 """Tags that a line of the log names."""
 PAUSE_S = 0.1
 """How often a paused poller asks whether the journal takes samples again."""
-
-UNIT_PAUSE_FIRST_S = 1.0
-UNIT_PAUSE_MAX_S = 10.0
-"""A unit that does not answer costs those beside it one timeout in so long a time."""
 
 
 class ConnectionPoller:
@@ -91,8 +93,9 @@ class ConnectionPoller:
             ]
             for scan_class in connection.scan_classes
         ]
-        units = {reader.block.unit_id for readers in self.readers for reader in readers}
-        self._units = {unit_id: _Unit() for unit_id in units} if len(units) > 1 else {}
+        self._units = _units(connection)
+        self._doubts = Doubts()
+        self._answer_time = AnswerTime()
         self._now_ms = now_ms
         self._driver = driver(connection.conn, now_ms=now_ms)
         self._closes_after_scan = bool(getattr(self._driver, "close_after_scan", False))
@@ -104,8 +107,11 @@ class ConnectionPoller:
             [(c.period_ms / 1000, len(c.blocks)) for c in connection.scan_classes],
             start=monotonic() + phase * shortest_s,
         )
-        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        self._backoff = Backoff(
+            BACKOFF_FIRST_S, min(max(shortest_s, BACKOFF_RETURN_S), BACKOFF_MAX_S)
+        )
         self._timeouts = 0
+        self._answered_at = 0.0
         self._stopping = asyncio.Event()
         self._down_since: float | None = None
         self._up_since = 0.0
@@ -143,14 +149,15 @@ class ConnectionPoller:
                 await self._driver.connect()
         self._is_open = True
         self._timeouts = 0
+        self._answered_at = self._monotonic()
         for unit in self._units.values():
-            unit.answered()
+            unit.end()
         self.counters.connects += 1
 
     def _answered(self) -> None:
         """The connection works: only an answer shows it, since a mute device accepts it too."""
         self._timeouts = 0
-        now = self._monotonic()
+        now = self._answered_at = self._monotonic()
         if not self.connected:
             self.connected, self.error, self._up_since = True, None, now
             self._backoff.reset()
@@ -211,22 +218,19 @@ class ConnectionPoller:
         """Read one block; a failure that is the block's own ends here."""
         reader = self.readers[step.scan_class][step.block]
         started = self._monotonic()
-        unit_id = reader.block.unit_id
-        if not self._is_unit_due(unit_id, started):
-            reader.fail(f"unit {unit_id} does not answer", self.counters)
-        elif reader.is_due(started):
+        unit = self._units.get(reader.block.unit_id)
+        if unit is not None and not unit.is_due(started):
+            reader.fail(f"unit {reader.block.unit_id} does not answer", self.counters)
+        elif reader.pauses.is_due(started):
             try:
                 await self._read_parts(reader, reader.search(started))
             except DeviceError as error:
                 self._answered()
-                if isinstance(error, SilentUnitError):
-                    self._unit_silent(unit_id)
-                self._block_failed(reader, "device", str(error))
+                silent = isinstance(error, SilentUnitError)
+                self._block_failed(reader, "device", str(error), started, silent=silent)
             except TimeoutError as error:
                 self._timeouts += 1
-                self._unit_silent(unit_id)
-                text = str(error) or f"no answer within {self._driver.timeout_s:g} s"
-                self._block_failed(reader, "timeout", text)
+                self._block_failed(reader, "timeout", str(error), started, silent=True)
             except EdgeAgentError:
                 self.schedule.interrupt(step, self._monotonic())
                 raise
@@ -235,8 +239,13 @@ class ConnectionPoller:
         self._look_back(reader)
         self.schedule.finish(step, self._monotonic())
         self.counters.scans += step.last
-        if self._timeouts >= TIMEOUTS_MAX:
-            raise TransientError(f"{TIMEOUTS_MAX} requests in a row without an answer")
+        if self._timeouts >= TIMEOUTS_MAX and self._is_dead():
+            raise TransientError(f"{self._timeouts} requests in a row without an answer")
+
+    def _is_dead(self) -> bool:
+        """Whether it is the connection that is silent, and not some of its units."""
+        all_silent = all(unit.failures for unit in self._units.values())
+        return all_silent or self._monotonic() - self._answered_at >= SILENT_MAX_S
 
     async def _read_parts(self, reader: BlockReader, search: Search) -> None:
         """One scan of a block: a single request, unless the device refuses some of its cells."""
@@ -260,20 +269,45 @@ class ConnectionPoller:
     async def _ask(self, reader: BlockReader, block: Block) -> Sequence[Reply]:
         """One request, with all that is kept of it."""
         self.counters.requests += 1
+        wait_s = self._wait_s(reader)
         started = self._monotonic()
         problem: str | None = None
         try:
             with contained("read"):
-                async with asyncio.timeout(self._driver.timeout_s):
-                    return await self._driver.read(block)
-        except (EdgeAgentError, TimeoutError) as error:
-            problem = str(error) or f"no answer within {self._driver.timeout_s:g} s"
+                async with asyncio.timeout(wait_s):
+                    replies = await self._driver.read(block)
+        except EdgeAgentError as error:
+            problem = str(error)
             raise
+        except TimeoutError as error:
+            problem = str(error) or f"no answer within {wait_s:g} s"
+            raise TimeoutError(problem) from error
         finally:
-            self.counters.request_time.observe(self._monotonic() - started)
+            took_s = self._monotonic() - started
+            self.counters.request_time.observe(took_s)
+            if problem is not None and wait_s < self._driver.timeout_s:
+                self._doubts.hurried()
+            elif self._doubts.overtaken(took_s, self._driver.timeout_s):
+                log.info("%s: waits for a silent unit before it answers others", self.name)
             frames: Frames | None = getattr(self._driver, "frames", None)
             if frames is not None:
                 reader.recorder.exchanged(self._now_ms(), frames, problem)
+        reader.answer_time.took(took_s)
+        self._answer_time.took(took_s)
+        return replies
+
+    def _wait_s(self, reader: BlockReader) -> float:
+        """How long to wait for a block: not for long, if it is its own fault that it failed."""
+        timeout_s = self._driver.timeout_s
+        unit = self._units.get(reader.block.unit_id)
+        failures = unit.failures if unit is not None else 0
+        if not failures and self._timeouts == 0:
+            failures = reader.pauses.failures
+        if not failures:
+            return timeout_s
+        heard = reader.answer_time.most_s > 0
+        usual = reader.answer_time if heard else self._answer_time  # else as its neighbours
+        return self._doubts.wait_s(timeout_s, usual, failures)
 
     def _look_back(self, reader: BlockReader) -> None:
         """Set aside what was on the wire when tags turned from good to bad."""
@@ -303,13 +337,6 @@ class ConnectionPoller:
             *(self.name, place, named, more, reader.refusals[holes[0]]),
         )
 
-    def _is_unit_due(self, unit_id: int, now: float) -> bool:
-        return not self._units or self._units[unit_id].is_due(now)
-
-    def _unit_silent(self, unit_id: int) -> None:
-        if self._units:
-            self._units[unit_id].silent(self._monotonic())
-
     def _block_read(self, reader: BlockReader) -> None:
         if reader.failing_since is not None:
             down_s = self._monotonic() - reader.failing_since
@@ -317,7 +344,9 @@ class ConnectionPoller:
             place = place_of(reader.block)
             log.info("%s: %s: read again after %.1f s", self.name, place, down_s)
 
-    def _block_failed(self, reader: BlockReader, kind: str, text: str) -> None:
+    def _block_failed(
+        self, reader: BlockReader, kind: str, text: str, started: float, *, silent: bool
+    ) -> None:
         self.counters.errors[kind] += 1
         level = logging.DEBUG
         if reader.failing_since is None:
@@ -326,8 +355,14 @@ class ConnectionPoller:
         tags = len(reader.block.tags)
         log.log(level, "%s: %s: %d tags bad: %s", self.name, place_of(reader.block), tags, text)
         reader.fail(text, self.counters)
+        now = self._monotonic()
+        unit = self._units.get(reader.block.unit_id)
+        if silent and unit is not None:
+            unit.failed(now, now - started, known=bool(reader.answer_time.most_s))
+            if unit.failures > 1:
+                return  # it is the unit rather than this block
         if kind != "timeout" or self._timeouts == 1:  # else it is rather the connection
-            reader.pause(self._monotonic())
+            reader.pauses.failed(now, now - started)
 
     async def _pause(self) -> None:
         """Do not read while the journal takes no more; the ticks in between are left out."""
@@ -352,26 +387,17 @@ class ConnectionPoller:
             pass
 
 
-class _Unit:
-    """Whether a unit answers, on a line that it shares with others."""
-
-    def __init__(self) -> None:
-        self._pause_s = UNIT_PAUSE_FIRST_S
-        self._not_before = float("-inf")
-
-    def is_due(self, now: float) -> bool:
-        """Whether it may be asked."""
-        return now >= self._not_before
-
-    def silent(self, now: float) -> None:
-        """A request had no answer: leave it alone, longer each time."""
-        self._not_before = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, UNIT_PAUSE_MAX_S)
-
-    def answered(self) -> None:
-        """It is there: all its blocks are read when they come due."""
-        self._pause_s = UNIT_PAUSE_FIRST_S
-        self._not_before = float("-inf")
+def _units(connection: Connection) -> dict[int, Pauses]:
+    """The pauses of each unit of a line; none if it has the line for itself."""
+    periods: dict[int, int] = {}
+    for scan_class in reversed(connection.scan_classes):  # the shortest period comes last
+        periods.update((block.unit_id, scan_class.period_ms) for block in scan_class.blocks)
+    if len(periods) == 1:
+        return {}
+    return {
+        unit_id: Pauses(period_ms / 1000, UNIT_PAUSE_MAX_S)
+        for unit_id, period_ms in periods.items()
+    }
 
 
 def phases(connections: int) -> list[float]:

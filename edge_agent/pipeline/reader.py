@@ -12,6 +12,7 @@ from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
 from edge_agent.normalize import Normalizer
 from edge_agent.pipeline.parts import NO_GAPS, Gaps, Part, Search, parts_of
+from edge_agent.pipeline.patience import PAUSE_MAX_S, AnswerTime, Pauses
 from edge_agent.pipeline.recorder import Recorder
 from edge_agent.planner import Block
 from edge_agent.protocols.base import Reply
@@ -20,8 +21,6 @@ NOT_READ: Final = "not read yet"
 RETRY_S: Final = 600.0
 """How often the whole block is tried again, for a device that has got its cells meanwhile."""
 REFUSED_BEFORE: Final = "the device refused this address before; it is tried again soon"
-PAUSE_MAX_S: Final = 30.0
-"""A block that goes on failing is tried at least this often."""
 
 
 class Quality(StrEnum):
@@ -48,6 +47,8 @@ class BlockReader:
         """Why the last request failed; None if it did not."""
         self.failing_since: float | None = None
         """Monotonic time of the first of the failures that this block is in; None if in none."""
+        self.pauses = Pauses(block.tags[0].period_ms / 1000, PAUSE_MAX_S)
+        self.answer_time = AnswerTime()
         self.recorder = Recorder()
         self.turned_bad: set[int] = set()
         """Places that were good and are bad, since somebody cleared this."""
@@ -56,18 +57,12 @@ class BlockReader:
         """What the device said to each of the tags that it refuses, by place."""
         self._parts = parts_of(block, gaps)
         self._retry_at: float | None = None
-        self._failures = 0
-        self._not_before = -math.inf
         self._journal = journal
         self._normalize = Normalizer(block.tags)
         self._ids = array("I", [journal.intern(tag.series) for tag in block.tags])
         self._ids_bytes = self._ids.tobytes()
 
     # -- what to ask for -----------------------------------------------------------------------
-
-    def is_due(self, now: float) -> bool:
-        """Whether it may be read; one that fails again and again makes longer and longer pauses."""
-        return now >= self._not_before
 
     def search(self, now: float) -> Search:
         """A scan of what can be read; now and then of everything."""
@@ -80,8 +75,7 @@ class BlockReader:
 
     def learn(self, search: Search, counters: ConnectionCounters) -> bool:
         """The scan ended. Returns whether something else is known of the device now."""
-        self._failures = 0
-        self._not_before = -math.inf
+        self.pauses.answered()
         if not self.gaps and not search.was_refused:
             if len(self._parts) > 1:  # what was left over is read now
                 self._parts = parts_of(self.block, NO_GAPS)
@@ -144,20 +138,11 @@ class BlockReader:
             self._set_bad(place)
         counters.bad += len(self.values)
 
-    def pause(self, now: float) -> None:
-        """Leave it alone: not after its first failure, then for 1, 3, 7 ... of its periods."""
-        self._failures += 1
-        periods = 2 ** min(self._failures - 1, 32) - 1
-        period_s = self.block.tags[0].period_ms / 1000
-        # Half a period less, so that the tick after the pause is never missed by a hair.
-        self._not_before = now + min(periods * period_s, PAUSE_MAX_S) + period_s / 2
-
     def lose(self, error: str) -> None:
         """The connection is down: what was read last is shown, but said to be old."""
         self.error = error
         self.qualities = [Quality.STALE] * len(self.values)
-        self._failures = 0
-        self._not_before = -math.inf
+        self.pauses.answered()
 
     def _set_bad(self, place: int) -> None:
         if self.qualities[place] is Quality.GOOD:
