@@ -7,7 +7,7 @@ no object per sample.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -119,6 +119,10 @@ class AddressSyntax(Protocol):
     """The part of a driver that needs no connection: what `conn` and `address` mean.
 
     Each method raises ``ValueError`` with a text that says what is allowed.
+
+    One is optional: ``locate(conn, address, value_type)``, static too and with the result of
+    `parse_address`, where what an address means depends on the (valid) connection. Who knows the
+    connection calls the function `locate` below.
     """
 
     @staticmethod
@@ -132,6 +136,14 @@ class AddressSyntax(Protocol):
     @staticmethod
     def limits(conn: str, area: str) -> Limits:
         """Bounds of one request on this connection and area."""
+
+
+def locate(syntax: type[AddressSyntax], conn: str, address: str, value_type: ValueType) -> Address:
+    """Locate an `address` cell's value on a valid connection. Raises ``ValueError``."""
+    own: Callable[[str, str, ValueType], Address] | None = getattr(syntax, "locate", None)
+    if own is not None:
+        return own(conn, address, value_type)
+    return syntax.parse_address(address, value_type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_agent.errors import ConfigError
-from edge_agent.model import Address, AddressSyntax, Limits, Tag
+from edge_agent.model import Address, AddressSyntax, Limits, Tag, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _plan_connection(
 ) -> Connection:
     by_class: dict[int, dict[tuple[int, str], list[tuple[Address, Tag]]]] = {}
     for tag in tags:
-        address = syntax.parse_address(tag.address, tag.type)
+        address = locate(syntax, conn, tag.address, tag.type)
         ranges = by_class.setdefault(tag.period_ms, {})
         ranges.setdefault((tag.unit_id, address.area), []).append((address, tag))
     scan_classes = []

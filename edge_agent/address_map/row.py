@@ -20,7 +20,7 @@ from pydantic import (
 from edge_agent.address_map import cells
 from edge_agent.address_map.cells import ALLOWED
 from edge_agent.errors import ConfigError
-from edge_agent.model import AddressSyntax, ByteOrder, Tag, ValueType
+from edge_agent.model import AddressSyntax, ByteOrder, Tag, ValueType, locate
 
 
 class Syntaxes:
@@ -114,7 +114,10 @@ class RowModel(BaseModel):
     def _address_suits_protocol(cls, address: str, info: ValidationInfo) -> str:
         if info.context is not None and "protocol" in info.data and "type" in info.data:
             syntax = info.context.protocol(info.data["protocol"])
-            syntax.parse_address(address, info.data["type"])
+            if "conn" in info.data:
+                locate(syntax, info.data["conn"], address, info.data["type"])
+            else:  # that cell has a problem of its own
+                syntax.parse_address(address, info.data["type"])
         return address
 
     @field_validator("scale")

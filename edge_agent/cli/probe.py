@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 import time
 import unicodedata
@@ -24,6 +23,7 @@ from edge_agent.address_map import MapError
 from edge_agent.address_map.writer import replace_file
 from edge_agent.cli import probe_show as show
 from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.probe_words import PREFIXES, spans, units, whole
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.errors import (
     ConfigError,
@@ -34,7 +34,7 @@ from edge_agent.errors import (
     TransientError,
     contained,
 )
-from edge_agent.model import Tag, ValueType
+from edge_agent.model import Address, Tag, ValueType, locate
 from edge_agent.planner import Block, plan
 from edge_agent.probe import cells
 from edge_agent.probe.interpretations import (
@@ -49,7 +49,6 @@ from edge_agent.probe.scan import Span, UnitScan
 from edge_agent.protocols.base import Driver, Reply
 from edge_agent.settings import Settings
 
-UNIT_ID_MAX: Final = 255
 REQUESTS_MAX: Final = 5_000
 """One unit's area of 200 cells with holes everywhere takes 400; with the pause, about a minute."""
 REQUESTS_LIMIT: Final = 1_000_000
@@ -59,8 +58,6 @@ PAUSE_MS_MAX: Final = 10_000
 ARRIVAL_TIMEOUT_S: Final = 5.0
 """How long a subscribing protocol has for a row's first value."""
 ARRIVAL_PAUSE_S: Final = 0.05
-_PREFIXES: Final = {"holding": "hr", "input": "ir", "coil": "co", "discrete": "di"}
-_RANGE: Final = re.compile(r"(?P<first>(?:(?P<prefix>[a-z]{2}):)?[0-9]+)(?:-(?P<last>[0-9]+))?")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,25 +72,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write", action="store_true", help="put clearly better settings into the map (.csv only)"
     )
-    parser.add_argument(
-        "--scan", type=_spans, metavar="RANGE", help="which cells to try: hr:0-200,co:0-15"
-    )
+    parser.add_argument("--scan", metavar="RANGE", help="which cells to try: hr:0-200,co:0-15")
     parser.add_argument(
         "--unit",
-        type=_units,
+        type=units,
         metavar="UNITS",
         help="units to scan: 1, 1-247 or 1,3,7 (default: 1)",
     )
     parser.add_argument(
         "--requests-max",
-        type=_whole(1, REQUESTS_LIMIT),
+        type=whole(1, REQUESTS_LIMIT),
         default=REQUESTS_MAX,
         metavar="N",
         help="a scan ends after so many requests (default: %(default)s)",
     )
     parser.add_argument(
         "--pause-ms",
-        type=_whole(0, PAUSE_MS_MAX),
+        type=whole(0, PAUSE_MS_MAX),
         default=PAUSE_MS,
         metavar="MS",
         help="between two requests of a scan (default: %(default)s)",
@@ -242,7 +237,7 @@ async def _read_row(link: _Link, row: Row) -> None:
         if row.value is None:
             row.error = "the device answers, but not with a number"
         return
-    span = Span(_PREFIXES[address.area], address.offset, address.width)
+    span = Span(PREFIXES[address.area], address.offset, address.width)
     if address.width == 1 and link.span_max(tag.conn, span.prefix) > 1:
         row.registers = await link.registers_or_none(tag, span._replace(cells=2))
     if not row.registers:
@@ -253,19 +248,22 @@ async def _read_row(link: _Link, row: Row) -> None:
 
 def _judge(rows: Iterable[Row], tags: Iterable[Tag]) -> None:
     """Judge what was read; a row whose next register is another row's can't be of two registers."""
-    parse = protocols.load("modbus").parse_address
     taken = {
         (tag.conn, tag.unit_id, address.area, address.offset)
         for tag in tags
         if tag.protocol == "modbus"
-        for address in (parse(tag.address, tag.type),)
+        for address in (_address_of(tag),)
     }
     for row in rows:
         if row.found:
-            tag, address = row.tag, parse(row.tag.address, row.tag.type)
+            tag, address = row.tag, _address_of(row.tag)
             after = address.offset + address.width
             is_free = (tag.conn, tag.unit_id, address.area, after) not in taken
             row.verdict = judge(tag, row.found, may_widen=is_free)
+
+
+def _address_of(tag: Tag) -> Address:
+    return locate(protocols.load(tag.protocol), tag.conn, tag.address, tag.type)
 
 
 def _write(path: Path, data: bytes, rows: Sequence[Row]) -> list[cells.Change]:
@@ -300,18 +298,19 @@ def _scan(conn: str, options: argparse.Namespace) -> int:
         syntax.parse_conn(conn)
     except ValueError as error:
         raise ConfigError(f"a scan needs a Modbus connection: {error}") from error
+    wanted = spans(options.scan, conn)
     link = _Link(syntax(conn, now_ms=_now_ms))
-    units = options.unit or (1,)
+    unit_ids = options.unit or (1,)
     scans = [
         UnitScan.over(
             unit_id,
-            options.scan,
+            wanted,
             lambda prefix: link.span_max(conn, prefix),
-            alone=len(units) == 1,
+            alone=len(unit_ids) == 1,
         )
-        for unit_id in units
+        for unit_id in unit_ids
     ]
-    cells_asked = sum(span.cells for span in options.scan)
+    cells_asked = sum(span.cells for span in wanted)
     scanner = _Scanner(conn, link, options.requests_max, options.pause_ms / 1000)
     problem: EdgeAgentError | None = None
     try:
@@ -411,7 +410,7 @@ class _Link:
 
     def span_max(self, conn: str, prefix: str) -> int:
         """Cells that one request may read of a Modbus area."""
-        area = self._driver.parse_address(f"{prefix}:0", _type_of(prefix)).area
+        area = locate(type(self._driver), conn, f"{prefix}:0", _type_of(prefix)).area
         return self._driver.limits(conn, area).span_max
 
     async def read(self, block: Block) -> Sequence[float]:
@@ -461,7 +460,6 @@ class _Link:
 
 def raw_block(conn: str, unit_id: int, span: Span) -> Block:
     """One request for raw cells. Raises ``ValueError`` beyond the end of the area."""
-    syntax = protocols.load("modbus")
     value_type = _type_of(span.prefix)
     tag = Tag(
         "-", "-", "-", "-", "modbus", conn, unit_id, "", value_type, 1.0, 0.0, 1000, ""
@@ -469,7 +467,7 @@ def raw_block(conn: str, unit_id: int, span: Span) -> Block:
     tags = tuple(
         replace(tag, address=f"{span.prefix}:{span.start + place}") for place in range(span.cells)
     )
-    addresses = tuple(syntax.parse_address(one.address, value_type) for one in tags)
+    addresses = tuple(map(_address_of, tags))
     return Block(unit_id, addresses[0].area, span.start, span.cells, tags, addresses)
 
 
@@ -494,66 +492,3 @@ def _progress(total: int, noun: str) -> Progress:
     )
     progress.add_task(noun, total=total)
     return progress
-
-
-# -- words of the command line -----------------------------------------------------------------
-
-
-def _spans(text: str) -> tuple[Span, ...]:
-    """``hr:0-200,co:5`` or ``40001-40200`` as spans."""
-    return tuple(map(_span, text.split(",")))
-
-
-def _span(text: str) -> Span:
-    match = _RANGE.fullmatch(text.strip().lower())
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no range; expected hr:0-200, with hr, ir, co or di, or 40001-40200"
-        )
-    first = match["first"]
-    last = match["last"] or first
-    if match["prefix"] and match["last"]:
-        last = f"{match['prefix']}:{match['last']}"
-    begin, end = _locate(first), _locate(last)
-    if begin[0] != end[0] or end[1] < begin[1]:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a range ends in the area in which it begins, and not before it"
-        )
-    return Span(begin[0], begin[1], end[1] - begin[1] + 1)
-
-
-def _locate(address: str) -> tuple[str, int]:
-    """Prefix and offset of an address, whatever lies there."""
-    parse = protocols.load("modbus").parse_address
-    try:
-        found = parse(address, ValueType.UINT16)
-    except ValueError:
-        try:
-            found = parse(address, ValueType.BOOL)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-    return _PREFIXES[found.area], found.offset
-
-
-def _units(text: str) -> tuple[int, ...]:
-    """``1-247`` or ``1,3,7`` as unit ids, each once, in the order given."""
-    units: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,3})(?:-([0-9]{1,3}))?\s*", part)
-        first = int(match[1]) if match else 1
-        last = int(match[2] or first) if match else 0
-        if not first <= last <= UNIT_ID_MAX:
-            raise argparse.ArgumentTypeError(
-                f"{part!r}; expected a unit from 0 to {UNIT_ID_MAX}, or a range as in 1-247"
-            )
-        units += range(first, last + 1)
-    return tuple(dict.fromkeys(units))
-
-
-def _whole(smallest: int, largest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if re.fullmatch("[0-9]{1,9}", text) and smallest <= int(text) <= largest:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
-
-    return parse

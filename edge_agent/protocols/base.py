@@ -47,9 +47,9 @@ class Driver(AddressSyntax, Protocol):
     up sooner, with a ``TimeoutError`` that says what it waited for.
     ``connect`` keeps to it by itself.
 
-    Two attributes are optional. ``close_after_scan`` (bool): the device wants the connection to be
-    closed while nothing is due. ``frames`` (`Frames` or None): the last `read`'s exchange, also of
-    one that failed.
+    Some members are optional: ``locate``, as `AddressSyntax` says; ``close_after_scan`` (bool): the
+    device wants the connection to be closed while nothing is due; ``frames`` (`Frames` or None):
+    the last `read`'s exchange, also of one that failed.
     """
 
     timeout_s: float

@@ -30,7 +30,7 @@ from math import isnan
 from typing import Any, Final, Protocol
 
 from edge_agent.errors import DeviceError, TransientError
-from edge_agent.model import Tag, ValueType
+from edge_agent.model import Tag, ValueType, locate
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.base import Driver, Reply
 
@@ -338,7 +338,7 @@ async def check_good_cells_are_taken(rig: Rig) -> None:
     """`conn` and `address` of the rig are valid, and a request may hold any value."""
     rig.driver.parse_conn(rig.conn)
     for address, value_type, _ in rig.readable:
-        where = rig.driver.parse_address(address, value_type)
+        where = locate(rig.driver, rig.conn, address, value_type)
         limits = rig.driver.limits(rig.conn, where.area)
         _require(
             0 < where.width <= limits.span_max and limits.gap_max >= -1 and where.offset >= 0,
@@ -354,8 +354,8 @@ async def check_bad_cells_are_value_errors(rig: Rig) -> None:
         _refused(f"parse_conn({conn!r})", partial(driver.parse_conn, conn))
         _refused(f"the driver of {conn!r}", partial(driver, conn, now_ms=lambda: NOW_MS))
     for address in rig.bad_addresses:
-        attempt = partial(driver.parse_address, address, value_type)
-        _refused(f"parse_address({address!r})", attempt)
+        attempt = partial(locate, driver, rig.conn, address, value_type)
+        _refused(f"address {address!r}", attempt)
 
 
 async def check_garbage_in_cells(rig: Rig) -> None:
@@ -366,6 +366,8 @@ async def check_garbage_in_cells(rig: Rig) -> None:
         for value_type in ValueType:
             attempt = partial(rig.driver.parse_address, text, value_type)
             _may_refuse(f"parse_address({shown}, {value_type})", attempt)
+            attempt = partial(locate, rig.driver, rig.conn, text, value_type)
+            _may_refuse(f"address {shown} on {rig.conn} as {value_type}", attempt)
 
 
 def _may_refuse(what: str, attempt: Callable[[], object]) -> bool:

@@ -23,7 +23,7 @@ from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInput
 
 from edge_agent.codec import BitBlockDecoder, BlockDecoder
 from edge_agent.errors import DeviceError, RefusedError, SilentUnitError, TransientError
-from edge_agent.model import Limits
+from edge_agent.model import Address, Limits, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import modbus_syntax
 from edge_agent.protocols.base import Frames, Reply, WallClock
@@ -52,10 +52,6 @@ _REQUESTS: Final[Mapping[str, type[ModbusPDU]]] = {
     "input": ReadInputRegistersRequest,
     "holding": ReadHoldingRegistersRequest,
 }
-_GAPS_HINT: Final = (
-    "the request reads cells between the tags too; with ?gap_max=0 in `conn` it reads only those"
-    " that the map names"
-)
 
 
 class ModbusDriver:
@@ -77,6 +73,12 @@ class ModbusDriver:
 
     parse_conn = staticmethod(modbus_syntax.parse_conn)
     parse_address = staticmethod(modbus_syntax.parse_address)
+
+    @staticmethod
+    def locate(conn: str, address: str, value_type: ValueType) -> Address:
+        """`parse_address` as `conn` counts: with ``zero_based`` 40000 is the first register."""
+        zero_based = modbus_syntax.is_zero_based(conn)
+        return modbus_syntax.parse_address(address, value_type, zero_based=zero_based)
 
     @staticmethod
     def limits(conn: str, area: str) -> Limits:
@@ -219,7 +221,7 @@ class _Prepared:
                 name = "unknown"
             text = f"{self.where}: exception {code} {name}"
             if code == ExcCodes.ILLEGAL_ADDRESS:
-                return RefusedError(text, hint=_GAPS_HINT if _reads_gaps(self.block) else "")
+                return RefusedError(text)
             if code == ExcCodes.GATEWAY_NO_RESPONSE:
                 return SilentUnitError(text)
             return DeviceError(text)
@@ -229,13 +231,3 @@ class _Prepared:
             f"{self.where}: {len(body) - 2} bytes of data, said to be {body[1]},"
             f" expected {self.request.size_bytes}"
         )
-
-
-def _reads_gaps(block: Block) -> bool:
-    """Whether some of the block's cells belong to no tag."""
-    wanted = {
-        cell
-        for address in block.addresses
-        for cell in range(address.offset, address.offset + address.width)
-    }
-    return len(wanted) < block.count

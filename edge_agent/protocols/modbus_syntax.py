@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -56,6 +57,7 @@ class ModbusConn:
     close_after_scan: bool = False
     single_request: bool = False
     retries: int = 0
+    zero_based: bool = False
     transport: Transport = Transport.TCP
 
     # TLS
@@ -112,6 +114,7 @@ _NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
 _WORDS: Final[Mapping[str, Mapping[str, object]]] = {
     "close_after_scan": {"true": True, "false": False},
     "single_request": {"true": True, "false": False},
+    "zero_based": {"true": True, "false": False},
     "parity": {"N": "N", "E": "E", "O": "O"},
     "verify": {"full": "full", "ca": "ca", "none": "none"},
 }
@@ -128,6 +131,7 @@ _COMMON: Final = (
     "close_after_scan",
     "single_request",
     "retries",
+    "zero_based",
 )
 OPTIONS: Final[Mapping[Transport, tuple[str, ...]]] = {
     Transport.TCP: _COMMON,
@@ -241,29 +245,32 @@ _ADDRESS: Final = re.compile(
         (?: \. (?P<bit> [0-9]{1,2} ) )?""",
     re.VERBOSE,
 )
-_EXPECTED_ADDRESS: Final = (
-    "allowed: 40001 or 400001 (holding register), 30001 (input register), 10001 (discrete input),"
-    " 00001 (coil), counted from 1; or hr:0, ir:0, di:0, co:0, counted from 0;"
-    " 40001.3 is bit 3 of a register"
-)
+
+CONNS_KEPT: Final = 1_024
+"""Connections whose way of counting is kept: a map's rows ask for it one by one."""
 
 
-def parse_address(address: str, value_type: ValueType) -> Address:
+@lru_cache(maxsize=CONNS_KEPT)
+def is_zero_based(conn: str) -> bool:
+    """Whether 40000 is the first holding register of a connection. Raises ``ValueError``."""
+    return parse_conn(conn).zero_based
+
+
+def parse_address(address: str, value_type: ValueType, *, zero_based: bool = False) -> Address:
     """Locate a value: ``40001``, ``400001``, ``hr:0``, each with ``.0`` to ``.15`` for one bit.
 
+    Where a connection is ``zero_based`` the first two are ``40000`` and ``400000``; ``hr:0`` stays.
     The area is "holding", "input", "coil" or "discrete"; offset and width are in registers or in
     bits. Raises ``ValueError``.
     """
     match = _ADDRESS.fullmatch(address.lower())
     if match is None:
-        raise ValueError(f"{address!r} is not a Modbus address; {_EXPECTED_ADDRESS}")
-    first = 0 if match["prefix"] else 1
+        raise ValueError(f"{address!r} is not a Modbus address; {_expected(zero_based)}")
+    first = 0 if match["prefix"] or zero_based else 1
     area = _PREFIXES[match["prefix"]] if match["prefix"] else _DIGITS[match["digit"]]
     offset = int(match["offset"] or match["number"]) - first
     if not 0 <= offset < CELLS:
-        raise ValueError(
-            f"{address!r} is out of range; allowed: {first} to {CELLS - 1 + first} in each area"
-        )
+        raise ValueError(f"{address!r} is out of range; {_range(match['digit'], first, offset)}")
     bit = int(match["bit"]) if match["bit"] else None
     if area in BIT_AREAS:
         if bit is not None:
@@ -280,3 +287,23 @@ def parse_address(address: str, value_type: ValueType) -> Address:
     if offset + width > CELLS:
         raise ValueError(f"{address!r}: {value_type} takes {width} registers and the area ends")
     return Address(area, offset, width, bit)
+
+
+def _range(digit: str | None, first: int, offset: int) -> str:
+    """What the cells of an area are called where the first one has the number ``first``."""
+    last = CELLS - 1 + first
+    if digit is None:
+        return f"allowed: {first} to {last} in each area"
+    text = f"allowed: {digit}{first:04} to {digit}9999, {digit}{first:05} to {digit}{last:05}"
+    if offset < 0:
+        text += f"; where {digit}0000 is the first, `conn` needs ?zero_based=true"
+    return text
+
+
+def _expected(zero_based: bool) -> str:
+    first = 0 if zero_based else 1
+    return (
+        f"allowed: 4000{first} or 40000{first} (holding register), 3000{first} (input register),"
+        f" 1000{first} (discrete input), 0000{first} (coil), counted from {first};"
+        f" or hr:0, ir:0, di:0, co:0, counted from 0; 4000{first}.3 is bit 3 of a register"
+    )

@@ -191,6 +191,50 @@ def test_a_type_is_found_and_an_empty_order_filled(
     assert (tag.type, tag.byte_order) == (ValueType.FLOAT32, ByteOrder.CDAB)
 
 
+def test_numbers_that_count_from_0(
+    server: PymodbusServer, tmp_path: Path, run: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With zero_based in `conn` 40000 is the first register, for rows, --write and --scan."""
+    conn = f"{server.conn}?zero_based=true"
+    path = tmp_path / "map.csv"
+    lines = [
+        HEADER,
+        row(conn, "TEMP", "40000", "FLOAT32,1,0,1000,°C,60,5"),
+        row(conn, "PRESS", "40002", "FLOAT32,1,0,1000,bar,100,0"),
+        row(conn, "COIL", "00000", "BOOL,,,1000,,,"),
+    ]
+    path.write_text("\n".join(lines))
+    assert run("--map", str(path), "--json", "--write") == 0
+    report = json.loads(capsys.readouterr().out)
+    temp, press, coil = report["rows"]
+    assert temp["registers"] == [f"{LOW:04X}", f"{HIGH:04X}"]
+    assert (press["value"], coil["value"]) == (55.5, 1)
+    [change] = report["changes"]
+    assert (change["line"], change["column"], change["after"]) == (2, "byte_order", "CDAB")
+    lines[1] = lines[1].replace("60,5,,", "60,5,CDAB,")
+    assert path.read_text() == "\n".join(lines)
+    assert run(conn, "--scan", "40000-40007,00000", "--pause-ms", "0", "--json") == 0
+    [unit] = json.loads(capsys.readouterr().out)["units"]
+    assert [found["range"] for found in unit["found"]] == ["co:0", "hr:0-7"]
+
+
+def test_a_neighbour_that_counts_from_0_is_one(
+    server: PymodbusServer, tmp_path: Path, run: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row whose next register is another row's is not made two registers wide."""
+    conn = f"{server.conn}?zero_based=true"
+    path = tmp_path / "map.csv"
+    alone = [HEADER, row(conn, "PRESS", "40002", "UINT16,1,0,1000,bar,100,0")]
+    beside = [*alone, row(conn, "NEXT", "40003", "UINT16,1,0,1000,,,")]
+    widest = []
+    for lines in (alone, beside):
+        path.write_text("\n".join(lines))
+        assert run("--map", str(path), "--json") == 0
+        widest.append(json.loads(capsys.readouterr().out)["rows"][0]["best"]["type"])
+    assert widest[0] == "FLOAT32"
+    assert widest[1] != "FLOAT32"
+
+
 def test_a_map_without_the_column_is_left_alone(
     server: PymodbusServer, tmp_path: Path, run: Probe, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -434,6 +478,12 @@ def test_coils_bits_and_other_protocols_give_their_value(
         (("opc.tcp://h", "--scan", "hr:0-9"), "is not a Modbus connection"),
         (("tcp://h", "--scan", "hr:0-9", "--write"), "--write is for rows"),
         (("--unit", "3", "PUMP01"), "--unit is for --scan"),
+        (("tcp://h", "--scan", "hr:9-0"), "--scan: 'hr:9-0': a range ends in the area"),
+        (("tcp://h", "--scan", "hr:0-70000"), "out of range; allowed: 0 to 65535"),
+        (("tcp://h", "--scan", "everything"), "'everything' is no range; expected hr:0-200"),
+        (("tcp://h", "--scan", "40001-30009"), "in which it begins"),
+        (("tcp://h", "--scan", "40000-40009"), "`conn` needs ?zero_based=true"),
+        (("tcp://h?zero_based=true", "--scan", "465536"), "allowed: 40000 to 49999, 400000 to"),
     ],
 )
 def test_wrong_words_are_told(
@@ -447,10 +497,6 @@ def test_wrong_words_are_told(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--scan", "hr:9-0"), "not before it"),
-        (("--scan", "hr:0-70000"), "out of range"),
-        (("--scan", "everything"), "is no range"),
-        (("--scan", "40001-30009"), "in which it begins"),
         (("--unit", "9-1"), "expected a unit"),
         (("--unit", "256"), "expected a unit"),
         (("--pause-ms", "-1"), "allowed: 0 to 10000"),

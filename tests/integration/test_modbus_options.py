@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,52 @@ async def test_single_request(server: LibmodbusServer) -> None:
     ]  # fmt: skip
     assert len([b for b in blocks if b.area == "coil"]) == 2
     assert len(rig_with(server, "gap_max=10").all_blocks()) < len(blocks)
+    await conformance.check_values_stand_in_the_order_of_the_blocks_tags(rig)
+
+
+ONE_BASED = ["40001", "400002", "40005.3", "30005", "00010", "10008", "hr:0", "ir:4"]
+ZERO_BASED = ["40000", "400001", "40004.3", "30004", "00009", "10007", "hr:0", "ir:4"]
+
+
+async def test_zero_based_numbers(server: LibmodbusServer) -> None:
+    """40000 reads the cell that 40001 reads without the option, in every area; hr:0 stays."""
+    found = []
+    for options, addresses in {"": ONE_BASED, "zero_based=true": ZERO_BASED}.items():
+        rig = rig_with(server, options)
+        types = [
+            ValueType.BOOL if "." in address or address[0] in "01" else ValueType.UINT16
+            for address in addresses
+        ]
+        cells = zip(addresses, types, strict=True)
+        blocks = rig.blocks([rig.tag(f"t{i}", *cell) for i, cell in enumerate(cells)])
+        driver = ModbusDriver(rig.conn, now_ms=lambda: 0)
+        await driver.connect()
+        values = {
+            tag.tag: value
+            for wanted in blocks
+            for tag, value in zip(wanted.tags, await read(driver, wanted), strict=True)
+        }
+        await driver.close()
+        found.append([values[f"t{i}"] for i in range(len(addresses))])
+    assert found[0] == found[1] == [7, 0x4148, 1, 1234, 1, 1, 7, 1234]
+
+
+async def test_the_contract_of_a_zero_based_connection(server: LibmodbusServer) -> None:
+    """Cells are good and bad as the connection counts."""
+    one_based = rig_with(server, "")
+    readable = [
+        (address if ":" in address else f"{int(address) - 1:05}", value_type, value)
+        for address, value_type, value in one_based.readable
+    ]
+    bad = [address for address in one_based.bad_addresses if address != "40000"]
+    rig = replace(
+        rig_with(server, "zero_based=true"),
+        readable=readable,
+        bad_addresses=[*bad, "465536", "40000.16"],
+    )
+    await conformance.check_good_cells_are_taken(rig)
+    await conformance.check_bad_cells_are_value_errors(rig)
+    await conformance.check_garbage_in_cells(rig)
     await conformance.check_values_stand_in_the_order_of_the_blocks_tags(rig)
 
 

@@ -603,6 +603,36 @@ def test_protocol_checks(put: Write) -> None:
     assert len(load(path).tags) == 4
 
 
+class CountedSyntax(SmallSyntax):
+    """What an address means depends on the connection: it names the first one."""
+
+    @staticmethod
+    def locate(conn: str, address: str, value_type: ValueType) -> Address:
+        where = SmallSyntax.parse_address(address, value_type)
+        first = int(conn.removeprefix("tcp://"))
+        if where.offset < first:
+            raise ValueError(f"expected {first} or more")
+        return Address(where.area, where.offset - first)
+
+
+def test_an_address_is_checked_on_its_connection(put: Write) -> None:
+    """Connections of one protocol may count differently; a wrong one is not asked."""
+    path = put(
+        text(
+            {"tag": "A", "conn": "tcp://1", "address": "0"},
+            {"tag": "B", "conn": "tcp://0", "address": "0"},
+            {"tag": "C", "conn": "udp://1", "address": "0"},
+            {"tag": "D", "conn": "udp://1", "address": "zero"},
+        )
+    )
+    assert problems(path, lambda _: CountedSyntax) == [
+        "line 2, column address, '0': expected 1 or more",
+        "line 4, column conn, 'udp://1': expected tcp://HOST:PORT",
+        "line 5, column conn, 'udp://1': expected tcp://HOST:PORT",
+        "line 5, column address, 'zero': expected a number for FLOAT32",
+    ]
+
+
 def test_row_length(put: Write) -> None:
     """Too few and too many cells, with the advice that fits; other rows are checked on."""
     content = text(NO_CHANGE, {"tag": "B"}, {"tag": "C", "type": "X"}).splitlines()
@@ -836,16 +866,28 @@ def test_demo_map() -> None:
     assert all(tag.description for tag in demo.tags)
 
 
-def test_ten_thousand_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("syntax", "conn"),
+    [
+        (small_syntax, "tcp://h"),
+        (protocols.load, "tcp://h"),
+        (protocols.load, "tcp://h?zero_based=true"),
+    ],
+    ids=["small", "modbus", "modbus zero-based"],
+)
+def test_ten_thousand_rows(
+    tmp_path: Path, syntax: Callable[[str], type[AddressSyntax]], conn: str
+) -> None:
     """A map of 10,000 tags with every column filled is loaded in under 2 s of CPU."""
-    row = {"byte_order": "CDAB", "deadband": "0.5", "precision": "2", "heartbeat_ms": "60000",
-           "enabled": "true", "description": "펌프 토출 압력"}  # fmt: skip
+    row = {"conn": conn, "byte_order": "CDAB", "deadband": "0.5", "precision": "2",
+           "heartbeat_ms": "60000", "enabled": "true", "description": "펌프 토출 압력"}  # fmt: skip
     rows = [
-        {**row, "device": f"P{n // 50}", "tag": f"T{n}", "address": str(n)} for n in range(10_000)
+        {**row, "device": f"P{n // 50}", "tag": f"T{n}", "address": str(400_001 + n)}
+        for n in range(10_000)
     ]
     path = tmp_path / "map.csv"
     path.write_text(text(*rows))
     start = time.process_time()
-    loaded = load(path, small_syntax)
+    loaded = load(path, syntax)
     assert time.process_time() - start < 2
     assert len(loaded.tags) == 10_000

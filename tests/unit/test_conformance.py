@@ -166,6 +166,36 @@ class SaysNothing(SimulatedDriver):
             raise ValueError from None
 
 
+class LocatesAnything(SimulatedDriver):
+    """Its addresses depend on the connection, and there it takes what it should refuse."""
+
+    @staticmethod
+    def locate(conn: str, address: str, value_type: ValueType) -> Address:
+        try:
+            return SimulatedDriver.parse_address(address, value_type)
+        except ValueError:
+            return Address("cells", 0)
+
+
+class LocatesOutside(SimulatedDriver):
+    """An offset below the area's first cell, on this connection."""
+
+    @staticmethod
+    def locate(conn: str, address: str, value_type: ValueType) -> Address:
+        where = SimulatedDriver.parse_address(address, value_type)
+        return Address(where.area, where.offset - len(conn))
+
+
+class OtherErrorsOnAConnection(SimulatedDriver):
+    """A KeyError for a word that is no number."""
+
+    @staticmethod
+    def locate(conn: str, address: str, value_type: ValueType) -> Address:
+        if not address.isascii():
+            raise KeyError(address)
+        return SimulatedDriver.parse_address(address, value_type)
+
+
 class Forever(SimulatedDriver):
     """Would keep a connection waiting for ever."""
 
@@ -197,6 +227,9 @@ class ConnectsOnce(SimulatedDriver):
         (OtherErrors, "bad_cells_are_value_errors", "IndexError"),
         (OtherErrors, "garbage_in_cells", "IndexError"),
         (SaysNothing, "garbage_in_cells", "the ValueError says nothing"),
+        (LocatesAnything, "bad_cells_are_value_errors", "must be a ValueError, and was taken"),
+        (LocatesOutside, "good_cells_are_taken", "does not fit"),
+        (OtherErrorsOnAConnection, "garbage_in_cells", "on sim://plant as BOOL: KeyError"),
         (Forever, "timeout_is_a_sensible_time", "timeout_s is inf"),
     ],
 )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from edge_agent import cli
+from edge_agent import cli, protocols
 from edge_agent.exposition import METRICS
+from edge_agent.model import AddressSyntax, ValueType, locate
 from edge_agent.pipeline.reader import Quality
+from edge_agent.protocols.modbus_syntax import OPTIONS
 
 command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
 dashboard_line = import_module("dashboard.cli")
@@ -120,6 +123,51 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not missing
+
+
+def syntax_rows(page: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Protocol, connections and addresses of each row of a table of what the cells may say."""
+    header = "| `protocol` | `conn` | `address` | meaning |\n"
+    table = (ROOT / page).read_text().partition(header)[2].partition("\n\n")[0]
+    protocol, conns = "", [""]
+    for row in table.splitlines()[1:]:
+        spans = [re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:4]]
+        [protocol] = spans[0] or [protocol]
+        conns = [conn for conn in spans[1] if "://" in conn] or conns
+        yield protocol, conns, [_filled_in(address) for address in spans[2]]
+
+
+def _filled_in(address: str) -> str:
+    """An address with something in place of the words that stand for it."""
+    return address.replace("UUID", "09087e75-8e5e-499b-954f-f2a9603db28a").replace("BASE64", "AQID")
+
+
+def is_address(syntax: type[AddressSyntax], conn: str, address: str) -> bool:
+    """Whether any type may lie there."""
+    for value_type in ValueType:
+        with suppress(ValueError):
+            locate(syntax, conn, address, value_type)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("page", ["docs/address-map.md", "edge_agent/protocols/README.md"])
+def test_the_tables_of_addresses_are_what_the_parsers_take(page: str) -> None:
+    """Every connection that they show is valid, and so is every address on it."""
+    shown = list(syntax_rows(page))
+    assert {protocol for protocol, _, _ in shown} >= {"modbus", "opcua", "s7", "mqtt"}
+    for protocol, conns, addresses in shown:
+        for conn in conns:
+            protocols.load(protocol).parse_conn(conn)
+            for address in addresses:
+                assert is_address(protocols.load(protocol), conn, address), (conn, address)
+
+
+@pytest.mark.parametrize("option", sorted({name for names in OPTIONS.values() for name in names}))
+def test_every_option_of_a_modbus_connection_is_documented(option: str) -> None:
+    """It has a row in the table of options, alone or with its twin."""
+    page = (ROOT / "edge_agent/protocols/README.md").read_text()
+    assert re.search(rf"^\|[^|]*`{option}`[^|]*\| ", page, re.MULTILINE)
 
 
 def test_the_first_command_stands_at_the_top() -> None:

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.model import Address, Limits, ValueType
-from edge_agent.protocols.modbus_syntax import ModbusConn, Transport, parse_address, parse_conn
+from edge_agent.protocols.modbus import ModbusDriver
+from edge_agent.protocols.modbus_syntax import (
+    ModbusConn,
+    Transport,
+    parse_address,
+    parse_conn,
+)
 
 T = ValueType
 
@@ -57,8 +63,11 @@ def test_address(address: str, value_type: ValueType, where: Address) -> None:
         ("hr: 1", T.INT16, "not a Modbus address"),
         ("xx:1", T.INT16, "not a Modbus address"),
         ("４０００１", T.INT16, "not a Modbus address"),
-        ("40000", T.INT16, "out of range; allowed: 1 to 65536"),
-        ("465537", T.INT16, "out of range; allowed: 1 to 65536"),
+        ("40000", T.INT16, "out of range; allowed: 40001 to 49999, 400001 to 465536; where 40000"),
+        ("300000", T.INT16, "30001 to 39999, 300001 to 365536; where 30000 is the first, `conn`"),
+        ("10000", T.BOOL, "allowed: 10001 to 19999, 100001 to 165536; where 10000"),
+        ("00000.1", T.BOOL, "allowed: 00001 to 09999, 000001 to 065536; where 00000"),
+        ("465537", T.INT16, "out of range; allowed: 40001 to 49999, 400001 to 465536"),
         ("hr:65536", T.INT16, "out of range; allowed: 0 to 65535"),
         ("465536", T.FLOAT32, "FLOAT32 takes 2 registers and the area ends"),
         ("hr:65533", T.INT64, "INT64 takes 4 registers"),
@@ -74,6 +83,70 @@ def test_bad_address(address: str, value_type: ValueType, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         parse_address(address, value_type)
     assert str(caught.value).startswith(repr(address))
+    asks_for_the_option = "?zero_based=true" in str(caught.value)
+    assert asks_for_the_option is (re.match(r"[0134]00000?(\.|$)", address) is not None)
+
+
+ZERO_BASED = [f"{transport}?zero_based=true" for transport in (
+    "tcp://h", "tcp+tls://h", "rtu+tcp://h:1", "rtu:///dev/ttyUSB0",
+)]  # fmt: skip
+ONE_BASED = ["tcp://h", "tcp://h?zero_based=false"]
+
+
+@pytest.mark.parametrize(
+    ("address", "value_type", "where"),
+    [
+        ("40000", T.INT16, Address("holding", 0)),
+        ("40001", T.INT16, Address("holding", 1)),
+        ("49999", T.INT16, Address("holding", 9999)),
+        ("400000", T.FLOAT32, Address("holding", 0, 2)),
+        ("465535", T.UINT16, Address("holding", 65535)),
+        ("30000", T.FLOAT64, Address("input", 0, 4)),
+        ("10000", T.BOOL, Address("discrete", 0)),
+        ("00000", T.BOOL, Address("coil", 0)),
+        ("065535", T.BOOL, Address("coil", 65535)),
+        ("40000.15", T.BOOL, Address("holding", 0, 1, 15)),
+    ],
+)
+@pytest.mark.parametrize("conn", ZERO_BASED)
+def test_zero_based_address(conn: str, address: str, value_type: ValueType, where: Address) -> None:
+    """With zero_based Modicon numbers count from 0, on every transport."""
+    assert ModbusDriver.locate(conn, address, value_type) == where
+
+
+@pytest.mark.parametrize("conn", [*ZERO_BASED, *ONE_BASED])
+def test_explicit_addresses_count_from_0_on_any_connection(conn: str) -> None:
+    """zero_based is about Modicon numbers only."""
+    assert ModbusDriver.locate(conn, "hr:0", T.INT16) == Address("holding", 0)
+    assert ModbusDriver.locate(conn, "co:65535", T.BOOL) == Address("coil", 65535)
+    with pytest.raises(ValueError, match="out of range; allowed: 0 to 65535 in each area"):
+        ModbusDriver.locate(conn, "hr:65536", T.INT16)
+
+
+@pytest.mark.parametrize("conn", ONE_BASED)
+def test_numbers_count_from_1_unless_said_otherwise(conn: str) -> None:
+    """A connection without the option locates as `parse_address` does."""
+    assert ModbusDriver.locate(conn, "40001", T.INT16) == parse_address("40001", T.INT16)
+    with pytest.raises(ValueError, match="needs \\?zero_based=true"):
+        ModbusDriver.locate(conn, "40000", T.INT16)
+
+
+@pytest.mark.parametrize(
+    ("address", "value_type", "message"),
+    [
+        ("465536", T.INT16, "out of range; allowed: 40000 to 49999, 400000 to 465535"),
+        ("365536", T.INT16, "out of range; allowed: 30000 to 39999, 300000 to 365535"),
+        ("465535", T.FLOAT32, "FLOAT32 takes 2 registers and the area ends"),
+        ("1", T.INT16, "allowed: 40000 or 400000 (holding register), 30000 (input register)"),
+        ("1", T.INT16, "10000 (discrete input), 00000 (coil), counted from 0; or hr:0, ir:0, di:0"),
+        ("00000", T.INT16, "a coil holds a BOOL, not INT16"),
+    ],
+)  # fmt: skip
+def test_bad_zero_based_address(address: str, value_type: ValueType, message: str) -> None:
+    """What is allowed is said as this connection counts."""
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        ModbusDriver.locate("tcp://h?zero_based=true", address, value_type)
+    assert "zero_based" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +171,7 @@ def test_bad_address(address: str, value_type: ValueType, message: str) -> None:
             ),
         ),
         ("tcp://h?close_after_scan=true", ModbusConn("h", 502, close_after_scan=True)),
+        ("tcp://h?zero_based=true", ModbusConn("h", 502, zero_based=True)),
         ("tcp+tls://plc", ModbusConn("plc", 802, transport=Transport.TLS)),
         (
             "tcp+tls://[::1]:1?ca=/a.pem&cert=/b%20c.pem&key=/d.key&verify=ca",
@@ -185,6 +259,7 @@ def test_conn_names_the_place_without_its_options() -> None:
         ("tcp://h?retries=-1", "allowed: 0 to 10"),
         ("tcp://h?single_request=yes", "single_request=yes; allowed: true, false"),
         ("tcp://h?single_request", "single_request=; allowed: true, false"),
+        ("tcp://h?zero_based=1", "zero_based=1; allowed: true, false"),
         ("tcp://h?baudrate=9600", "unknown option 'baudrate'; allowed: timeout_ms, gap_max"),
         ("tcp://h?gap_max=1&gap_max=2", "option gap_max is given twice"),
         ("tcp://h?gap_max", "gap_max=; allowed: 0 to 125"),
@@ -243,11 +318,14 @@ def test_any_conn_is_parsed_or_refused(text: str) -> None:
 @given(
     st.text(max_size=12) | st.from_regex(r"\A[0-4]?[0-9]{4,6}(\.[0-9]+)?\Z"),
     st.sampled_from(ValueType),
+    st.booleans(),
 )
-def test_any_address_lies_in_its_area_or_is_refused(text: str, value_type: ValueType) -> None:
+def test_any_address_lies_in_its_area_or_is_refused(
+    text: str, value_type: ValueType, zero_based: bool
+) -> None:
     """Whatever is accepted can be asked of a device."""
     try:
-        address = parse_address(text, value_type)
+        address = parse_address(text, value_type, zero_based=zero_based)
     except ValueError:
         return
     assert 0 <= address.offset <= 65536 - address.width
