@@ -91,6 +91,23 @@ class SerialLine(Server):
         return f"rtu://{self.near}?baudrate=19200&parity=N"
 
 
+class SerialGateway(Server):
+    """A line's near end behind a TCP port: bytes pass as they are, one connection at a time."""
+
+    def __init__(self, folder: Path, line: SerialLine) -> None:
+        super().__init__(folder)
+        self.line = line
+
+    def command(self) -> Sequence[str]:
+        listen = f"TCP-LISTEN:{self.port},bind=127.0.0.1,reuseaddr,fork,max-children=1"
+        return ["socat", "-t", "0", listen, f"{self.line.near},raw,echo=0"]
+
+    @property
+    def conn(self) -> str:
+        """For a map's `conn` column."""
+        return f"rtu+tcp://127.0.0.1:{self.port}"
+
+
 class LibmodbusLine(_Saying):
     """libmodbus as the one unit on a line; other units are silent."""
 

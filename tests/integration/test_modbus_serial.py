@@ -1,7 +1,7 @@
 """Modbus RTU on serial lines and through TCP.
 
-Lines are pseudo terminals. libmodbus and pymodbus serve the real ones; on the others a device of
-this test's own, `RtuDevice`, spoils what it says.
+Lines are pseudo terminals. On most of them a device of this test's own, `RtuDevice`, spoils what it
+says; test_modbus_servers.py has the servers that this project did not write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import tty
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
@@ -28,20 +27,12 @@ from pymodbus.framer.rtu import FramerRTU
 from edge_agent.errors import DeviceError, TransientError
 from edge_agent.model import ValueType
 from edge_agent.planner import Block
-from edge_agent.protocols import conformance
-from edge_agent.protocols.conformance import Check, Rig, ServerCheck
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.protocols.modbus_rtu import LATE_S_MAX, Unanswered, checksum, fence_for
 from edge_agent.protocols.modbus_wire import Request
 from tests.chaos import Spoil, Step, cut_after, halves, late, mute, once, passing, saying
-from tests.integration.test_drivers import CELLS, Process, modbus_rig
-from tests.libmodbus_server import (
-    LibmodbusLine,
-    LibmodbusServer,
-    PymodbusRtu,
-    SerialLine,
-    compile_server,
-)
+from tests.integration.test_drivers import CELLS, modbus_rig
+from tests.libmodbus_server import LibmodbusLine, SerialLine, compile_server
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -49,7 +40,6 @@ READ_S_MAX = 5.0
 FAIL_S_MAX = 0.5
 TIMEOUT_MS = 250
 """Of a device that must not answer: long enough for one that does, on a busy machine."""
-BAD_CONNS = ["rtu://", "rtu:///dev/x?parity=X", "rtu+tcp://h", "rtu+tcp://h:1?parity=N"]
 
 
 @pytest.fixture(scope="module")
@@ -66,56 +56,6 @@ async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     assert escaped == []
     noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
     assert noise == []
-
-
-# The conformance suite.
-
-
-def rtu_rig(conn: str) -> Rig:
-    rig = modbus_rig(conn)
-    return replace(rig, bad_conns=[*rig.bad_conns, *BAD_CONNS])
-
-
-@pytest.fixture(scope="module")
-def conns(tmp_path_factory: pytest.TempPathFactory, binary: Path) -> Iterator[dict[str, str]]:
-    """Servers that run as long as this module's tests, by name."""
-    folder = tmp_path_factory.mktemp("servers")
-    with (
-        SerialLine(folder / "line-a") as line_a,
-        SerialLine(folder / "line-b") as line_b,
-        LibmodbusLine(folder / "a", binary, line_a, CELLS),
-        PymodbusRtu(folder / "b", {1: CELLS}, line_b),
-        PymodbusRtu(folder / "c", {1: CELLS}) as over_tcp,
-        LibmodbusServer(folder / "d", binary, CELLS) as libmodbus_tcp,
-    ):
-        yield {
-            "rtu libmodbus": line_a.conn,
-            "rtu pymodbus": line_b.conn,
-            "rtu+tcp pymodbus": over_tcp.conn,
-            "tcp libmodbus": libmodbus_tcp.conn,
-        }
-
-
-@pytest.fixture(params=["rtu libmodbus", "rtu pymodbus", "rtu+tcp pymodbus", "tcp libmodbus"])
-def rig(request: pytest.FixtureRequest, conns: dict[str, str]) -> Rig:
-    return rtu_rig(conns[request.param])
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=conformance.name_of)
-async def test_every_transport_keeps_the_contract(rig: Rig, check: Check) -> None:
-    """What the check of that name says; but a serial port is opened once at a time."""
-    if rig.conn.startswith("rtu:///") and check is conformance.check_two_drivers_do_not_meet:
-        with pytest.raises(TransientError, match="in use by another connection"):
-            await check(rig)
-    else:
-        await check(rig)
-
-
-@pytest.mark.parametrize("check", conformance.SERVER_CHECKS, ids=conformance.name_of)
-async def test_a_gateway_that_is_away(check: ServerCheck, tmp_path: Path) -> None:
-    """Paused, killed and back."""
-    with PymodbusRtu(tmp_path, {1: CELLS}) as server:
-        await check(rtu_rig(server.conn), Process(server))
 
 
 # Real lines.
@@ -146,24 +86,6 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
 def line(tmp_path: Path) -> Iterator[SerialLine]:
     with SerialLine(tmp_path / "line") as running:
         yield running
-
-
-async def test_a_silent_unit_leaves_its_neighbour_on_the_line(
-    line: SerialLine, binary: Path, tmp_path: Path
-) -> None:
-    """Of two units one does not answer: it costs its timeout, and the other is read each time.
-
-    libmodbus takes what follows a request to another unit for that unit's reply, and drops it:
-    hence a repetition.
-    """
-    driver = ModbusDriver(f"{line.conn}&timeout_ms={TIMEOUT_MS}&retries=1", now_ms=lambda: 0)
-    with LibmodbusLine(tmp_path / "server", binary, line, CELLS, unit_id=3):
-        await driver.connect()
-        for _ in range(4):
-            with pytest.raises(TimeoutError, match=r"unit 2: holding 0 to 4: no answer within 0"):
-                await read(driver, block(0, 5, unit_id=2))
-            assert await read(driver, block(0, 5, unit_id=3)) == CELLS["holding"][0]
-        await driver.close()
 
 
 async def test_a_port_that_vanishes(line: SerialLine, binary: Path, tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ function addNodes(server) {
     }
     addVariable(namespace, owners.get(owner), name, node);
   }
+  if (options.ticking) {
+    addTicking(namespace, objects, options.ticking);
+  }
   const control = namespace.addObject({
     organizedBy: objects,
     nodeId: "s=Control",
@@ -66,6 +69,22 @@ function addNodes(server) {
   addMethod(namespace, control, "AddLate", () => {
     addVariable(namespace, control, "Control.Late", ["Double", 1.5]);
   });
+}
+
+// Nodes Tick.0 and so on, all set to the next whole number each interval.
+function addTicking(namespace, objects, { count, type, intervalMs }) {
+  const owner = namespace.addObject({ organizedBy: objects, nodeId: "s=Tick", browseName: "Tick" });
+  const variables = [];
+  for (let n = 0; n < count; n += 1) {
+    variables.push(addVariable(namespace, owner, `Tick.${n}`, [type, 0]));
+  }
+  let tick = 0;
+  setInterval(() => {
+    tick += 1;
+    for (const variable of variables) {
+      variable.setValueFromSource({ dataType: opcua.DataType[type], value: tick });
+    }
+  }, intervalMs);
 }
 
 function addMethod(namespace, owner, name, work) {
@@ -98,7 +117,9 @@ async function main() {
       // With sampling interval 0 every change counts; by default it gathers those of 50 ms.
       minSupportedSampleRate: 0,
       // Smaller than what the tests need, so that they need several requests.
-      operationLimits: { maxNodesPerRead: 6, maxMonitoredItemsPerCall: 3, maxNodesPerBrowse: 2 },
+      operationLimits: options.ticking
+        ? {}
+        : { maxNodesPerRead: 6, maxMonitoredItemsPerCall: 3, maxNodesPerBrowse: 2 },
     },
     allowAnonymous: options.users === null,
     securityPolicies: [opcua.SecurityPolicy.None, opcua.SecurityPolicy.Basic256Sha256],

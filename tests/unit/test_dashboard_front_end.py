@@ -107,7 +107,9 @@ def test_every_page_has_its_elements_and_its_style() -> None:
         assert f'script="{name}"' in (ROOT / f"dashboard/pages/{name}.py").read_text()
 
 
-@pytest.mark.parametrize("path", ["dashboard/reflex.lock", "tests/browser"])
+@pytest.mark.parametrize(
+    "path", ["dashboard/reflex.lock", "tests/browser", "tests/node_modbus", "tests/node_opcua"]
+)
 def test_npms_locks_name_no_host_and_hash_everything(path: str) -> None:
     """What is installed is what was locked, from wherever it comes."""
     lock: dict[str, Any] = json.loads((ROOT / path / "package-lock.json").read_text())
