@@ -12,6 +12,8 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("bench.pipeline", "--rate", "5000", "--seconds", "60", "--json"),
     ("bench.pipeline", "--rate", "25000", "--seconds", "60", "--json"),
     ("bench.catch_up", "--json"),
+    ("bench.mqtt_in", "--json"),
+    ("bench.opcua_in", "--json"),
     ("bench.dashboard", "--json"),
     *(
         (module, "--flavour", flavour, "--json")

@@ -32,7 +32,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from functools import partial
 from math import ceil
 from typing import Any, Final
 
@@ -43,12 +43,13 @@ from edge_agent.model import Address, Limits, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import opcua_syntax
 from edge_agent.protocols.base import Reply, WallClock
-from edge_agent.protocols.opcua_changes import Changes, refused
+from edge_agent.protocols.opcua_changes import Changes
 from edge_agent.protocols.opcua_link import NOTIFICATIONS_MAX, Link
 from edge_agent.protocols.opcua_syntax import OpcuaConn
+from edge_agent.protocols.opcua_wire import Change, Published, read_results, refused
 
 CHANGES_MAX: Final = 100_000
-"""Changes of a block that may wait for a read; about 50 MB. The oldest go first."""
+"""Changes of a block that may wait for a read; about 20 MB. The oldest go first."""
 PUBLISHING_MS_MIN: Final = 50
 """No server is asked to answer more often than that."""
 PUBLISHING_MS_MAX: Final = 5_000
@@ -148,7 +149,7 @@ class _Nodes:
         self._node_ids = [link.node_id(ref) for ref in refs]
         self._known = [place for place, node_id in enumerate(self._node_ids) if node_id is not None]
         self._unknown = [
-            (place, refused(ua.StatusCode(ua.StatusCodes.BadNodeIdUnknown)))
+            refused(place, ua.StatusCodes.BadNodeIdUnknown)
             for place, node_id in enumerate(self._node_ids)
             if node_id is None
         ]
@@ -157,37 +158,40 @@ class _Nodes:
 class _Polled(_Nodes):
     """A block that is asked for."""
 
+    def __init__(self, link: Link, block: Block, now_ms: WallClock) -> None:
+        super().__init__(link, block, now_ms)
+        parts = [
+            self._known[start : start + link.read_max]
+            for start in range(0, len(self._known), link.read_max)
+        ]
+        self._requests = [(self._request(places), places) for places in parts]
+
     async def read(self) -> Sequence[Reply]:
-        values: list[Any] = [None] * len(self.block.tags)
-        for place, value in self._unknown:
-            values[place] = value
-        confirmed = None
+        changes = list(self._unknown)
+        confirmed_ms = None
         complete = False
         try:
-            for start in range(0, len(self._known), self._link.read_max):
-                places = self._known[start : start + self._link.read_max]
-                answer = await self._ask(places)
-                confirmed = confirmed or answer.ResponseHeader.Timestamp
-                for place, value in zip(places, answer.Results, strict=True):
-                    values[place] = value
+            for request, places in self._requests:
+                decode = partial(read_results, positions=places)
+                part, sent_ms = await self._link.exchange(request, decode)
+                confirmed_ms = confirmed_ms or sent_ms
+                changes += part
             complete = True
         finally:
             if not complete:
                 self._changes.forget()
-        if confirmed is None:
+        if confirmed_ms is None:
             return self._changes.replies(self._unknown)
-        return self._changes.polled(values, confirmed)
+        return self._changes.polled(changes, confirmed_ms)
 
-    async def _ask(self, places: Sequence[int]) -> Any:
+    def _request(self, places: Sequence[int]) -> Any:
         request = ua.ReadRequest()
         request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         request.Parameters.NodesToRead = [
             ua.ReadValueId(NodeId_=self._node_ids[place], AttributeId=ua.AttributeIds.Value)
             for place in places
         ]
-        answer = await self._link.request(request, ua.ReadResponse)
-        _check_count(self._link.conn, answer.Results, places)
-        return answer
+        return request
 
 
 class _Subscribed(_Nodes):
@@ -195,9 +199,9 @@ class _Subscribed(_Nodes):
 
     def __init__(self, link: Link, block: Block, now_ms: WallClock) -> None:
         super().__init__(link, block, now_ms)
-        self._arrived: deque[tuple[int, Any]] = deque(self._unknown)
+        self._arrived = deque(self._unknown)
         self._dropped = 0
-        self._confirmed: datetime | None = None
+        self._confirmed_ms: int | None = None
         self._given_up: str | None = None
         self._monotonic = asyncio.get_running_loop().time
         self._seen_at = self._monotonic()
@@ -267,7 +271,7 @@ class _Subscribed(_Nodes):
             for place, result in zip(part, answer.Results, strict=True):
                 if not result.StatusCode.is_good():
                     refusals.append(place)
-                    self._put(place, refused(result.StatusCode))
+                    self._put([refused(place, result.StatusCode.value)])
         self._refused = refusals
         self._retry_at = self._monotonic() + REFUSED_RETRY_S
 
@@ -287,33 +291,29 @@ class _Subscribed(_Nodes):
         parameters.DiscardOldest = True
         return item
 
-    def _published(self, response: Any) -> None:
+    def _published(self, answer: Published) -> None:
         """Put an answer of the server aside."""
         self._seen_at = self._monotonic()
-        message = response.Parameters.NotificationMessage
-        for notification in message.NotificationData or ():
-            if isinstance(notification, ua.DataChangeNotification):
-                for item in notification.MonitoredItems:
-                    if item.ClientHandle < len(self.block.tags):
-                        self._put(item.ClientHandle, item.Value)
-            elif isinstance(notification, ua.StatusChangeNotification):
-                self._given_up = f"the server gave the subscription up: {notification.Status.name}"
-        if not response.Parameters.MoreNotifications:
-            self._confirmed = message.PublishTime
+        size = len(self.block.tags)
+        self._put([change for change in answer.changes if change.position < size])
+        if answer.given_up is not None:
+            self._given_up = f"the server gave the subscription up: {answer.given_up}"
+        if not answer.more:
+            self._confirmed_ms = answer.sent_ms
 
-    def _put(self, place: int, value: Any) -> None:
-        if len(self._arrived) >= CHANGES_MAX:
+    def _put(self, changes: Sequence[Change]) -> None:
+        self._arrived.extend(changes)
+        while len(self._arrived) > CHANGES_MAX:
             self._arrived.popleft()
             self._dropped += 1
-        self._arrived.append((place, value))
 
     def _take(self) -> Sequence[Reply]:
         arrived, self._arrived = self._arrived, deque()
-        confirmed, self._confirmed = self._confirmed, None
+        confirmed_ms, self._confirmed_ms = self._confirmed_ms, None
         if self._dropped:
             self._changes.lost(self._dropped)
             self._dropped = 0
-        return self._changes.replies(arrived, confirmed)
+        return self._changes.replies(arrived, confirmed_ms)
 
     def _check_alive(self) -> None:
         """Raises ``TransientError`` where nothing will arrive any more."""

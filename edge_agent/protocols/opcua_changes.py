@@ -24,13 +24,11 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-
-from asyncua import ua
+from typing import Final
 
 from edge_agent.planner import Block
 from edge_agent.protocols.base import Reply, WallClock
+from edge_agent.protocols.opcua_wire import Change
 
 log = logging.getLogger("edge_agent.protocols.opcua")
 
@@ -41,13 +39,7 @@ AHEAD_MS_MAX: Final = 86_400_000
 TAGS_SHOWN_MAX: Final = 4
 """Of one complaint; a dead PLC behind a server makes all of its tags bad at once."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
-
-# Part 4, 7.39.1: the two topmost bits are the severity; info type and overflow are bits 10 and 7.
-_UNCERTAIN: Final = 0x4000_0000
-_BAD: Final = 0x8000_0000
-_CODE: Final = 0xFFFF_0000
+# Part 4, 7.39.1: info type and overflow are bits 10 and 7.
 _OVERFLOW: Final = 0x0480
 
 
@@ -61,63 +53,69 @@ class Changes:
         size = len(block.tags)
         self._values = [math.nan] * size
         """Newest value, NaN where bad or never heard of."""
-        self._sources: list[tuple[object, float] | None] = [None] * size
+        self._polled: list[tuple[int | None, float] | None] = [None] * size
         """Newest value as a poll saw it, with the time stamp that it had there."""
         self._complaints: dict[int, str] = {}
         self._said: set[tuple[int, str]] = set()
         self._overflowed: set[int] = set()
 
-    def replies(
-        self, arrived: Iterable[tuple[int, Any]], confirmed: datetime | None = None
-    ) -> list[Reply]:
-        """Replies for ``(position, DataValue)`` in the order of arrival, oldest first.
+    def replies(self, arrived: Iterable[Change], confirmed_ms: int | None = None) -> list[Reply]:
+        """Replies for what arrived, in the order of arrival, oldest first.
 
-        ``confirmed`` is when the server sent an answer after which it had nothing more to say, if
-        one has come since the last call: what is not in ``arrived`` is repeated under that time.
+        ``confirmed_ms`` is when the server sent an answer after which it had nothing more to say,
+        if one has come since the last call: what is not in ``arrived`` is repeated under that time.
         """
         now_ms = self._now_ms()
+        latest_ms = now_ms + AHEAD_MS_MAX
+        values = self._values
         samples: list[tuple[int, int, float]] = []
         newest: dict[int, int] = {}
         complaints: dict[int, str] = {}
         sorted_by_time = True
-        for position, data in arrived:
-            value, complaint = _value(data)
-            ts_ms = _time_ms(data, now_ms)
+        for position, value, status, complaint, source_ms, server_ms in arrived:
+            if source_ms is not None and TIME_MS_MIN <= source_ms <= latest_ms:
+                ts_ms = source_ms
+            elif server_ms is not None and TIME_MS_MIN <= server_ms <= latest_ms:
+                ts_ms = server_ms
+            else:
+                ts_ms = now_ms
             if ts_ms < newest.get(position, 0):
                 sorted_by_time = False  # its clock stepped back; what came last is still the newest
             newest[position] = ts_ms
             complaints[position] = complaint
-            self._values[position] = value
-            if data.StatusCode_ is not None and data.StatusCode_.value & _OVERFLOW == _OVERFLOW:
+            values[position] = value
+            if status & _OVERFLOW == _OVERFLOW:
                 self._overflowed.add(position)
             samples.append((ts_ms, position, value))
         self._say(complaints)
-        if confirmed is not None:
-            ts_ms = _plausible(confirmed, now_ms) or now_ms
+        if confirmed_ms is not None:
+            ts_ms = confirmed_ms if TIME_MS_MIN <= confirmed_ms <= latest_ms else now_ms
             samples += [
                 (ts_ms, position, value)
-                for position, value in enumerate(self._values)
+                for position, value in enumerate(values)
                 if position not in newest and not math.isnan(value)
             ]
         if sorted_by_time:
             samples.sort(key=_time_of)
         return _grouped(samples, len(self._tags))
 
-    def polled(self, values: Sequence[Any], confirmed: datetime) -> list[Reply]:
-        """Replies for one answer to a poll: all values, in the block's order."""
+    def polled(self, changes: Sequence[Change], confirmed_ms: int) -> list[Reply]:
+        """Replies for one answer to a poll, which has all nodes."""
         arrived = []
-        for position, data in enumerate(values):
-            stamp = data.SourceTimestamp or data.ServerTimestamp
-            seen = (stamp, _value(data)[0])
+        polled = self._polled
+        for change in changes:
+            position, value, _, _, source_ms, server_ms = change
+            stamp_ms = server_ms if source_ms is None else source_ms
+            seen = polled[position]
             # NaN differs from itself: what is bad is said each time.
-            if stamp is None or seen != self._sources[position]:
-                arrived.append((position, data))
-            self._sources[position] = seen
-        return self.replies(arrived, confirmed)
+            if seen is None or stamp_ms is None or value != seen[1] or stamp_ms != seen[0]:
+                arrived.append(change)
+                polled[position] = (stamp_ms, value)
+        return self.replies(arrived, confirmed_ms)
 
     def forget(self) -> None:
         """The next poll is told whole, since the poller has taken the tags for bad meanwhile."""
-        self._sources = [None] * len(self._tags)
+        self._polled = [None] * len(self._tags)
 
     def lost(self, count: int) -> None:
         """So many changes had to be dropped."""
@@ -165,48 +163,6 @@ class Changes:
         more = len(positions) - len(names)
         counted = "1 tag" if len(positions) == 1 else f"{len(positions)} tags"
         return f"{counted}: {', '.join(names)}" + (f" and {more} more" if more else "")
-
-
-def refused(status: Any) -> Any:
-    """The value of a node that the server refuses, as if the server had sent it."""
-    return ua.DataValue(StatusCode_=status)
-
-
-def _value(data: Any) -> tuple[float, str]:
-    """A data value's number and, where it has none, why: "" or a complaint."""
-    status = 0 if data.StatusCode_ is None else data.StatusCode_.value
-    if status & _BAD:
-        return math.nan, status_name(status)
-    value = data.Value.Value if data.Value is not None else None
-    if isinstance(value, int | float):  # Boolean too: Python's bool is an int
-        return float(value), ""
-    if value is None:
-        return math.nan, "the server sent no value"
-    kind = "an array" if isinstance(value, list) else f"a {data.Value.VariantType.name}"
-    return math.nan, f"the value is {kind}, not a number or Boolean"
-
-
-def status_name(status: int) -> str:
-    """A status code as the specification calls it."""
-    name, _ = ua.status_codes.get_name_and_doc(status & _CODE)
-    return str(name)
-
-
-def _time_ms(data: Any, now_ms: int) -> int:
-    for stamp in (data.SourceTimestamp, data.ServerTimestamp):
-        if stamp is not None:
-            ts_ms = _plausible(stamp, now_ms)
-            if ts_ms is not None:
-                return ts_ms
-    return now_ms
-
-
-def _plausible(stamp: datetime, now_ms: int) -> int | None:
-    """Milliseconds since 1970; None for what is no time stamp."""
-    if stamp.tzinfo is None:
-        stamp = stamp.replace(tzinfo=UTC)
-    ts_ms = (stamp - _EPOCH) // _MILLISECOND
-    return ts_ms if TIME_MS_MIN <= ts_ms <= now_ms + AHEAD_MS_MAX else None
 
 
 def _time_of(sample: tuple[int, int, float]) -> int:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClient, UASocketProtocol
@@ -34,13 +34,15 @@ from asyncua.crypto import security_policies, uacrypto
 from cryptography import x509
 
 from edge_agent.errors import DeviceError, EdgeAgentError, FaultError, TransientError, contained
-from edge_agent.protocols.opcua_changes import status_name
 from edge_agent.protocols.opcua_syntax import NodeRef, OpcuaConn
+from edge_agent.protocols.opcua_wire import Published, published, status_name
 
 # It logs what it raises, and more; our errors say the same, once. Even CRITICAL is used.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
 log = logging.getLogger("edge_agent.protocols.opcua")
+
+T = TypeVar("T")
 
 CLOSE_TIMEOUT_S: Final = 1.0
 """For telling the server that the session ends; one that is mute forgets it by itself."""
@@ -229,20 +231,27 @@ class Link:
 
     async def request(self, request: Any, response: type[Any]) -> Any:
         """Send a request and wait for the answer, however long. Cancelling it is harmless."""
+
+        def decode(data: Any) -> Any:
+            answer = ua.ua_binary.struct_from_binary(response, data)
+            answer.ResponseHeader.ServiceResult.check()
+            return answer
+
+        return await self.exchange(request, decode)
+
+    async def exchange(self, request: Any, decode: Callable[[Any], T]) -> T:
+        """The same for an answer that is decoded by ``decode``."""
         protocol = self._client.uaclient.last_protocol
         ended = self.ended
         if protocol is None or ended is not None:  # a request on it would wait for ever
             raise TransientError(f"{self.conn}: {ended or 'closed'}")
         with translated(self.conn, self):
-            data = await protocol.send_request(request, timeout=0)
-            answer = ua.ua_binary.struct_from_binary(response, data)
-            answer.ResponseHeader.ServiceResult.check()
-            return answer
+            return decode(await protocol.send_request(request, timeout=0))
 
-    async def subscribe(self, params: Any, published: Callable[[Any], None]) -> Any:
-        """Create a subscription; ``published`` gets each of its answers, in order."""
+    async def subscribe(self, params: Any, hand_over: Callable[[Published], None]) -> Any:
+        """Create a subscription; ``hand_over`` gets each of its answers, in order."""
         with translated(self.conn, self):
-            return await self._client.uaclient.create_subscription(params, published)
+            return await self._client.uaclient.create_subscription(params, hand_over)
 
     async def unsubscribe(self, subscription_id: int) -> None:
         """Delete a subscription."""
@@ -432,24 +441,23 @@ class _UaClient(UaClient):  # type: ignore[misc]
 
     async def _publish_loop(self) -> None:
         """Ask for the next answer, acknowledge it, hand it over; ends with the first error."""
+        request = ua.PublishRequest()
         acknowledgements: Sequence[Any] = ()
         while True:
+            request.Parameters.SubscriptionAcknowledgements = acknowledgements
             try:
-                response = await self.publish(acknowledgements)
+                answer = published(await self.protocol.send_request(request, timeout=0))
             except ua.uaerrors.BadNoSubscription:
                 if self._subscription_callbacks:
                     raise
                 return  # the last one was deleted
-            result = response.Parameters
-            published = self._subscription_callbacks.get(result.SubscriptionId)
-            if published is not None:
-                published(response)
+            hand_over = self._subscription_callbacks.get(answer.subscription_id)
+            if hand_over is not None:
+                hand_over(answer)
             acknowledgements = ()
-            if result.NotificationMessage.NotificationData:
+            if answer.notified:
                 acknowledgements = [
-                    ua.SubscriptionAcknowledgement(
-                        result.SubscriptionId, result.NotificationMessage.SequenceNumber
-                    )
+                    ua.SubscriptionAcknowledgement(answer.subscription_id, answer.sequence_number)
                 ]
 
 

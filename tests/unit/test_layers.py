@@ -21,7 +21,7 @@ LAYERS = (
     ("cli",),
     ("agent",),
     ("http_server",),
-    ("exposition",),
+    ("exposition", "verdict"),
     ("status",),
     ("pipeline",),
     ("simulator",),
@@ -110,10 +110,12 @@ HEAVY = {
     "asyncua": {
         "protocols/opcua.py",
         "protocols/opcua_link.py",
-        "protocols/opcua_changes.py",
+        "protocols/opcua_wire.py",
         "protocols/opcua_browse.py",
+        "simulator/opcua_listener.py",
+        "simulator/opcua_values.py",
     },
-    "serial": {"protocols/modbus_serial.py"},
+    "serial": {"protocols/modbus_serial.py", "simulator/serial_line.py"},
     "snap7": {"protocols/s7.py"},
     "prometheus_client": {"exposition.py", "prometheus.py"},
 }

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError
-from edge_agent.model import Address, Limits, Tag, ValueType
-from edge_agent.planner import Block, plan
+from edge_agent.model import Address, AddressSyntax, Limits, Tag, ValueType
+from edge_agent.planner import Block, Connection, plan
 from edge_agent.protocols import load
+from tests.telegraf import FILL_DEFAULT, max_insert
 
 TESTCASES = Path(__file__).parent.parent / "testcases"
 
@@ -241,11 +244,12 @@ def fewest_blocks(places: tuple[tuple[int, int], ...], limits: Limits) -> int:
 # Whole maps: a folder each, address_map.csv and what is read for it.
 
 
-@pytest.mark.parametrize("folder", sorted(TESTCASES.glob("plan_*")), ids=lambda path: path.name)
+FOLDERS = sorted(TESTCASES.glob("plan_*"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_testcase(folder: Path) -> None:
     """The requests for a map are those in its expected.json."""
-    with (folder / "address_map.csv").open(encoding="utf-8", newline="") as file:
-        tags = [from_row(row) for row in csv.DictReader(file)]
     planned = [
         {
             "conn": connection.conn,
@@ -266,9 +270,14 @@ def test_testcase(folder: Path) -> None:
                 for scan_class in connection.scan_classes
             ],
         }
-        for connection in plan(tags, load)
+        for connection in plan(tags_of(folder), load)
     ]
     assert planned == json.loads((folder / "expected.json").read_text())
+
+
+def tags_of(folder: Path) -> list[Tag]:
+    with (folder / "address_map.csv").open(encoding="utf-8", newline="") as file:
+        return [from_row(row) for row in csv.DictReader(file)]
 
 
 def from_row(row: dict[str, str]) -> Tag:
@@ -279,3 +288,88 @@ def from_row(row: dict[str, str]) -> Tag:
         address=row["address"], type=ValueType(row["type"]), scale=float(row["scale"]),
         offset=float(row["offset"]), period_ms=int(row["period_ms"]), unit=row["unit"],
     )  # fmt: skip
+
+
+# Beside Telegraf's best, its optimization "max_insert" (tests/telegraf.py).
+
+
+class Counts(NamedTuple):
+    """Requests of one scan of everything."""
+
+    ours: int
+    """With the map's own options: `gap_max` is 10 where it states none."""
+    same: int
+    """Telegraf's with the same gap."""
+    ours_50: int
+    """With `gap_max=50`."""
+    telegraf_50: int
+    """With its default, 50."""
+
+
+COUNTS = {
+    "plan_125_registers_not_split": Counts(2, 2, 2, 2),
+    "plan_device_that_allows_eight_registers": Counts(3, 3, 2, 2),
+    "plan_five_and_six_digit_addresses": Counts(3, 3, 3, 3),
+    "plan_gap_of_ten_and_eleven": Counts(4, 4, 2, 4),
+    "plan_numbers_that_count_from_0": Counts(4, 4, 4, 4),
+    "plan_power_meter": Counts(5, 5, 3, 3),
+    "plan_pump_station": Counts(6, 6, 6, 6),
+    "plan_status_bits_of_one_register": Counts(1, 1, 1, 1),
+}
+"""Two maps have more requests than Telegraf's default makes of them, until `gap_max` is 50 too: the
+power meter's registers lie 18 and 34 apart, and one map states `gap_max=0`."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_no_more_requests_than_telegrafs_best(folder: Path) -> None:
+    """With the same gap, our default and theirs."""
+    tags = tags_of(folder)
+    wide = [with_gap(member, FILL_DEFAULT) for member in tags]
+    counts = Counts(
+        requests_of(plan(tags, load)),
+        telegrafs_of(plan(tags, load)),
+        requests_of(plan(wide, load)),
+        telegrafs_of(plan(wide, load), FILL_DEFAULT),
+    )
+    assert counts == COUNTS[folder.name]
+    assert counts.ours <= counts.same
+    assert counts.ours_50 <= counts.telegraf_50
+
+
+@given(maps(), st.integers(0, 2))
+def test_no_map_has_more_requests_than_with_telegraf(tags: list[Tag], less: int) -> None:
+    """Whatever overlaps; a smaller gap of theirs only makes their requests more."""
+    planned = plan(tags, toy)
+    limits = Toy.parse_conn(planned[0].conn) if planned else Limits(1, 0)
+    fill = max(limits.gap_max - less, 0)
+    assert requests_of(planned) <= telegrafs_of(planned, fill, toy)
+
+
+def with_gap(member: Tag, gap_max: int) -> Tag:
+    """The tag with another `gap_max`, whether it states one or not."""
+    address, _, query = member.conn.partition("?")
+    options = [option for option in query.split("&") if option and "gap_max" not in option]
+    return replace(member, conn=f"{address}?{'&'.join([*options, f'gap_max={gap_max}'])}")
+
+
+def requests_of(planned: Sequence[Connection]) -> int:
+    return sum(len(scan_class.blocks) for c in planned for scan_class in c.scan_classes)
+
+
+def telegrafs_of(
+    planned: Sequence[Connection],
+    fill: int | None = None,
+    syntax: Callable[[str], type[AddressSyntax]] = load,
+) -> int:
+    """Telegraf's requests for the same values; ``fill`` is ours where none is given."""
+    total = 0
+    for connection in planned:
+        for scan_class in connection.scan_classes:
+            fields: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
+            for block in scan_class.blocks:
+                fields[block.unit_id, block.area] += [(a.offset, a.width) for a in block.addresses]
+            for (_, area), members in fields.items():
+                limits = syntax(connection.protocol).limits(connection.conn, area)
+                gap = limits.gap_max if fill is None else fill
+                total += len(max_insert(members, fill=gap, size_max=limits.span_max))
+    return total
