@@ -38,14 +38,14 @@ from edge_agent.status import (
     columns_of,
     connection_status,
     devices_of,
+    ingest_status,
     journal_status,
     loss,
-    problems_of,
     sink_status,
     upkeep_status,
-    verdict,
 )
 from edge_agent.supervisor import supervise
+from edge_agent.verdict import notices_of, problems_of, verdict
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.ingest import Ingest
@@ -58,8 +58,8 @@ LOSSES_SHOWN_MAX = 100
 SCANS_FINISH_TIMEOUT_S = 5.0
 """For scans that are running at the end; a mute device must not use up the sinks' time."""
 STALLED_S = 30.0
-"""A poller or committer that has not moved for so long is stuck: the watchdog is not fed. A poller
-has a request's own timeout on top of it."""
+"""A poller, ingest or committer that has not moved for so long is stuck: the watchdog is not fed.
+The first two have a request's own timeout on top of it."""
 
 
 class Agent:
@@ -79,7 +79,7 @@ class Agent:
         self.ingested = Ingested(settings.agent.data_dir / INGESTED_FILE, self.polled)
         self.destinations = [
             replace(target, sink=Unpublished(target.sink, self.ingested))
-            if target.sink.name == "mqtt"
+            if target.has_ingested
             else target
             for target in sinks.configured(settings)
         ]
@@ -149,7 +149,7 @@ class Agent:
             chores += [
                 self._start(group, "devices.tell", reporter.run) for reporter in self.reporters
             ]
-            takers = [self._start(group, "mqtt.ingest", ingest.run) for ingest in self._ingests()]
+            takers = [self._start(group, ingest.name, ingest.run) for ingest in self._ingests()]
             chores.append(self._start(group, "watchdog", self._watch))
             self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
             log.info(
@@ -219,6 +219,7 @@ class Agent:
             agent_id=self.settings.agent.id,
             polled=self.polled,
             now_ms=self._now_ms,
+            monotonic=self._monotonic,
         )
 
     def _ingests(self) -> list[Ingest]:
@@ -273,11 +274,12 @@ class Agent:
     def stalled(self) -> list[str]:
         """The tasks that should move and do not; empty while all is well."""
         now = self._monotonic()
-        pollers = [] if self._stopping.is_set() else self.pollers  # they end before the sinks do
+        sources: list[ConnectionPoller | Ingest] = [*self.pollers, *self._ingests()]
         found = [
-            f"{poller.name} has not moved for {now - poller.beat_at:.0f} s"
-            for poller in pollers
-            if now - poller.beat_at > STALLED_S + poller.timeout_s
+            f"{source.name} has not moved for {now - source.beat_at:.0f} s"
+            for source in sources
+            if not self._stopping.is_set()  # they end before the sinks do
+            and now - source.beat_at > STALLED_S + source.timeout_s
         ]
         idle_s = asyncio.get_running_loop().time() - self.journal.beat_at
         if self.journal.beat_at and idle_s > STALLED_S:
@@ -293,8 +295,10 @@ class Agent:
         journal = journal_status(self.journal, await self.journal.bytes_used())
         states = [sink_status(runner, self.journal, now_ms) for runner in self.runners]
         upkeep = [upkeep_status(chore) for chore in self.chores]
-        problems = list(problems_of(states, upkeep))
-        well, text = verdict(connections, journal, states, problems, now_ms)
+        ingest = None if self.ingest is None else ingest_status(self.ingest)
+        problems = list(problems_of(states, upkeep, ingest, now_ms))
+        notices = list(notices_of(ingest))
+        well, text = verdict(connections, journal, states, problems, notices, now_ms)
         return AgentStatus(
             agent={
                 "id": self.settings.agent.id,
@@ -312,10 +316,12 @@ class Agent:
             well=well,
             devices=list(devices_of(self.pollers)) if devices else [],
             connections=connections,
+            ingest=ingest,
             journal=journal,
             sinks=states,
             upkeep=upkeep,
             problems=problems,
+            notices=notices,
         )
 
     async def live(self) -> LiveValues:

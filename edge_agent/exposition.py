@@ -35,6 +35,13 @@ METRICS = {
     "edge_agent_samples_suppressed": "Good values that a deadband kept back.",
     "edge_agent_values_bad": "Values that could not be read or were not finite.",
     "edge_agent_reading_paused_seconds": "Time without reading because the journal was full.",
+    "edge_agent_ingest_up": "Whether messages of other publishers are taken in.",
+    "edge_agent_ingest_messages": "Messages of other publishers that arrived by MQTT.",
+    "edge_agent_ingest_samples": "Messages handed to the journal as samples.",
+    "edge_agent_ingest_left_out_messages": "Messages that became no sample, by kind.",
+    "edge_agent_ingest_waiting_messages": "Messages that arrived and are not durable yet.",
+    "edge_agent_ingest_series": "Series of other publishers that were ever taken in.",
+    "edge_agent_ingest_series_max": "Series past which new ones are left out.",
     "edge_agent_samples_taken": "Samples made durable in the journal, since it was first made.",
     "edge_agent_journal_bytes": "Bytes of the journal in use.",
     "edge_agent_journal_bytes_max": "Hard limit of the journal.",
@@ -76,6 +83,7 @@ def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
                     qualities[quality.value,] += reader.qualities.count(quality)
     yield _gauge("tags", qualities, "quality")
     yield from _connections(agent, status)
+    yield from _ingest(status)
     yield from _journal(status)
     yield from _sinks(agent, status)
     yield from _upkeep(status)
@@ -100,6 +108,23 @@ def _connections(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     pollers = agent.pollers
     yield _histogram("scan_late_seconds", {p.name: p.counters.late for p in pollers}, "conn")
     yield _histogram("request_seconds", {p.name: p.counters.request_time for p in pollers}, "conn")
+
+
+LEFT_OUT = ("own", "repeated", "not_understood", "over_series_max", "overflowed")
+"""Why a message becomes no sample."""
+
+
+def _ingest(status: AgentStatus) -> Iterator[Metric]:
+    """Names without figures where it is off."""
+    row: Mapping[str, Any] = status["ingest"] or {}
+    yield _gauge("ingest_up", {(): row["connected"]} if row else {})
+    yield _counter("ingest_messages", {(): row["messages"]} if row else {})
+    yield _counter("ingest_samples", {(): row["samples"]} if row else {})
+    left_out = {(kind,): row[kind] for kind in LEFT_OUT if row}
+    yield _counter("ingest_left_out_messages", left_out, "kind")
+    yield _gauge("ingest_waiting_messages", {(): row["waiting"]} if row else {})
+    yield _gauge("ingest_series", {(): row["series"]} if row else {})
+    yield _gauge("ingest_series_max", {(): row["series_max"]} if row else {})
 
 
 def _journal(status: AgentStatus) -> Iterator[Metric]:

@@ -16,7 +16,8 @@ from aiohttp import web
 
 from edge_agent.errors import JournalError
 from edge_agent.exposition import exposition
-from edge_agent.status import devices_of, flows, frames_of
+from edge_agent.status import devices_of, frames_of
+from edge_agent.verdict import flows
 from edge_agent.web import json_response, metrics_response, start
 
 if TYPE_CHECKING:

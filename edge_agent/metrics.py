@@ -1,6 +1,6 @@
 """What each part counts. Pure: plain numbers in plain objects, read by whoever reports them.
 
-Counting happens per scan, per request or per batch, never per sample.
+Counting happens per scan, per request, per batch or per message, never per polled sample.
 """
 
 from __future__ import annotations
@@ -78,3 +78,21 @@ class SinkCounters:
     delivery_time: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
     """Age of a batch's newest sample when the sink had taken it, in seconds."""
+
+
+@dataclass(slots=True)
+class IngestCounters:
+    """What has come in by MQTT from other publishers since the start."""
+
+    messages: int = 0
+    samples: int = 0
+    """Handed to the journal."""
+    own: int = 0
+    """Of tags that the running map polls."""
+    repeated: int = 0
+    """Delivered again after a lost connection, and known."""
+    not_understood: int = 0
+    over_series_max: int = 0
+    overflowed: int = 0
+    """Of QoS 0, while the journal took none."""
+    connects: int = 0

@@ -1,14 +1,13 @@
-"""What the agent says of itself: every part's figures, and one line that says where data stops.
+"""What the agent says of itself: every part's figures as one plain structure.
 
-`report` collects, `verdict` judges. Both work on the same plain structure, which `/status` serves
-as JSON and `edge-agent status` prints.
+`/status` serves it as JSON, `edge-agent status` prints it, and `verdict.py` judges it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from edge_agent.health import HealthCheck
 from edge_agent.journal import Journal, LedgerRow
@@ -20,12 +19,11 @@ from edge_agent.pipeline.reader import BlockReader, Quality, place_of
 from edge_agent.pipeline.recorder import Exchange
 from edge_agent.pipeline.upkeep import UpkeepRunner
 
-LAG_WARNING_S = 30.0
-"""A sink that is further behind than this is said to be catching up."""
+if TYPE_CHECKING:
+    from edge_agent.pipeline.ingest import Ingest, NotUnderstood
+
 HEALTH_FRESH_S = 300.0
 """Upkeep reads it each minute, and may work for some of it. Older figures are not shown."""
-UPKEEP_WARNING_S = 180.0
-"""Three rounds: one that fails while a sink comes back is no news."""
 
 
 class TagStatus(TypedDict):
@@ -158,6 +156,43 @@ class UpkeepStatus(TypedDict):
     checks: list[CheckStatus]
 
 
+class NotUnderstoodStatus(TypedDict):
+    """A message that was not understood; of its payload the beginning."""
+
+    ts_ms: int
+    topic: str
+    problem: str
+    payload: str
+
+
+class IngestStatus(TypedDict):
+    """Messages of other publishers, taken in by MQTT; counts since the start.
+
+    Those that became no sample are ``own`` (the map polls their tag), ``repeated`` (known),
+    ``not_understood``, ``over_series_max`` and ``overflowed``. ``waiting`` are not in a commit yet.
+    ``refused`` are the topics whose subscription the broker refuses, with its reason.
+    """
+
+    broker: str
+    topics: list[str]
+    connected: bool
+    error: str | None
+    error_since_ms: int | None
+    refused: dict[str, str]
+    connects: int
+    messages: int
+    samples: int
+    own: int
+    repeated: int
+    not_understood: int
+    over_series_max: int
+    overflowed: int
+    waiting: int
+    series: int
+    series_max: int
+    last_not_understood: NotUnderstoodStatus | None
+
+
 class Loss(TypedDict):
     """One row of the loss ledger. What is not known is None."""
 
@@ -172,17 +207,19 @@ class Loss(TypedDict):
 
 
 class AgentStatus(TypedDict):
-    """Everything."""
+    """Everything. ``ingest`` is None where it is off."""
 
     agent: dict[str, Any]
     verdict: str
     well: bool
     devices: list[DeviceStatus]
     connections: list[ConnectionStatus]
+    ingest: IngestStatus | None
     journal: JournalStatus
     sinks: list[SinkStatus]
     upkeep: list[UpkeepStatus]
     problems: list[str]
+    notices: list[str]
 
 
 class ExchangeStatus(TypedDict):
@@ -330,6 +367,37 @@ def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
     )
 
 
+def ingest_status(ingest: Ingest) -> IngestStatus:
+    """The figures of what others publish."""
+    counters, last = ingest.counters, ingest.last_not_understood
+    return IngestStatus(
+        broker=ingest.broker,
+        topics=list(ingest.topics),
+        connected=ingest.connected,
+        error=ingest.error,
+        error_since_ms=ingest.error_since_ms,
+        refused=dict(ingest.refused),
+        connects=counters.connects,
+        messages=counters.messages,
+        samples=counters.samples,
+        own=counters.own,
+        repeated=counters.repeated,
+        not_understood=counters.not_understood,
+        over_series_max=counters.over_series_max,
+        overflowed=counters.overflowed,
+        waiting=ingest.waiting,
+        series=ingest.series,
+        series_max=ingest.series_max,
+        last_not_understood=None if last is None else _not_understood(last),
+    )
+
+
+def _not_understood(last: NotUnderstood) -> NotUnderstoodStatus:
+    return NotUnderstoodStatus(
+        ts_ms=last.ts_ms, topic=last.topic, problem=last.problem, payload=last.payload
+    )
+
+
 def loss(row: LedgerRow, series: Series | None) -> Loss:
     """One row of the ledger."""
     return Loss(
@@ -401,101 +469,6 @@ def _check_status(check: HealthCheck) -> CheckStatus:
     return CheckStatus(
         check=check.check, object=check.object, value=check.value, problem=check.problem
     )
-
-
-def problems_of(sinks: Iterable[SinkStatus], upkeep: Iterable[UpkeepStatus]) -> Iterator[str]:
-    """What is wrong although data flows, each with what to do."""
-    for sink in sinks:
-        if sink["refused"]:
-            yield (
-                f"{sink['name']} has refused {_count(sink['refused'], 'sample')} since the agent"
-                " started: `edge-agent journal export quarantine` shows them"
-            )
-    for chore in upkeep:
-        if chore["error"] and chore["failing_s"] > UPKEEP_WARNING_S:
-            yield f"{chore['name']}: no upkeep for {chore['failing_s']:.0f} s: {chore['error']}"
-        for check in chore["checks"]:
-            if check["problem"]:
-                yield f"{chore['name']}: {check['problem']}"
-
-
-def verdict(
-    connections: Sequence[ConnectionStatus],
-    journal: JournalStatus,
-    sinks: Sequence[SinkStatus],
-    problems: Sequence[str],
-    now_ms: int,
-) -> tuple[bool, str]:
-    """Whether all is well, and one line that says where the data stops if it is not."""
-    stops = [
-        *_stops_at_plcs(connections),
-        *_stops_at_journal(journal),
-        *(_stop_at_sink(sink, now_ms) for sink in sinks if sink["error"]),
-    ]
-    if stops:
-        return False, "Data stops at " + "; and at ".join(stops)
-    behind = [sink for sink in sinks if sink["lag_s"] > LAG_WARNING_S]
-    if behind:
-        late = [f"{sink['name']} is {sink['lag_s']:.0f} s behind" for sink in behind]
-        return False, f"Catching up: {', '.join(late)}"
-    if problems:
-        more = f" (and {_count(len(problems) - 1, 'more problem')})" if problems[1:] else ""
-        return False, f"Data flows, but {problems[0]}{more}"
-    tags = sum(connection["tags"] for connection in connections)
-    bad = tags - sum(connection["tags_good"] for connection in connections)
-    targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
-    where = f"{_count(len(connections), 'connection')} flow to {targets}"
-    notes = [f"; {bad} are bad or not read yet"] if bad else []
-    if kept := sum(sink["quarantined"] for sink in sinks):
-        notes.append(f"; {_count(kept, 'sample')} of earlier in quarantine")
-    if not notes:
-        return True, f"All well: {_count(tags, 'tag')} on {where}"
-    which = f"{tags - bad} of {tags} tags" if bad else _count(tags, "tag")
-    return True, f"{which} on {where}{''.join(notes)}"
-
-
-def flows(status: AgentStatus) -> bool:
-    """Whether data gets through everywhere and in time, whatever else may be wrong."""
-    return not (
-        _stops_at_plcs(status["connections"])
-        or _stops_at_journal(status["journal"])
-        or any(sink["error"] or sink["lag_s"] > LAG_WARNING_S for sink in status["sinks"])
-    )
-
-
-def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
-    down = [connection for connection in connections if not connection["connected"]]
-    if down and len(down) == len(connections):
-        return [f"the PLCs: no connection is up; {down[0]['conn']}: {down[0]['error']}"]
-    unreadable = [
-        connection
-        for connection in connections
-        if connection["connected"] and connection["scans"] and not connection["tags_good"]
-    ]
-    return [
-        *(f"{connection['conn']}: {connection['error']}" for connection in down),
-        *(f"{connection['conn']}: none of its tags can be read" for connection in unreadable),
-    ]
-
-
-def _stops_at_journal(journal: JournalStatus) -> list[str]:
-    if journal["full"]:
-        return ["the journal: it is full, reading of the PLCs is paused"]
-    if journal["disk_full"] or journal["commit_failures"]:
-        return ["the journal: the disk refuses to write; free some space"]
-    return []
-
-
-def _stop_at_sink(sink: SinkStatus, now_ms: int) -> str:
-    down_s = (now_ms - (sink["error_since_ms"] or now_ms)) / 1000
-    return (
-        f"{sink['name']} for {down_s:.0f} s ({sink['pending']} samples wait in the journal): "
-        f"{sink['error']}"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _finite(value: float | None) -> float | None:

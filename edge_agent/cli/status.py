@@ -39,9 +39,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
     else:
         console = Console(highlight=False)
-        console.print(status["verdict"], style="green" if status["well"] else "bold red")
+        style = "green" if status["well"] else "bold red"
+        console.print(status["verdict"], style=style, markup=False)
         for problem in status["problems"]:
             console.print(f"problem: {problem}", style="red", markup=False)
+        for notice in status["notices"]:
+            console.print(f"notice: {notice}", style="yellow", markup=False)
         console.print(tables.stages(status, None))
         console.print(tables.devices(status))
     return 0 if status["well"] else 1

@@ -30,7 +30,7 @@ class Rates:
 
 
 def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
-    """Scans, journal and each sink: count, rate, lag, errors."""
+    """Scans, ingest, journal and each sink: count, rate, lag, errors."""
     table = Table(title="stages", title_justify="left", expand=False)
     for name, justify in (("stage", "left"), ("samples", "right"), ("per s", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -55,6 +55,18 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
             "" if late is None else f"{late * 1000:.0f} ms late",
             "",
             f"{errors:,}",
+            state,
+        )
+    if (row := status["ingest"]) is not None:
+        state = Text("connected", "green") if row["connected"] else Text(row["error"] or "", "red")
+        table.add_row(
+            "ingest",
+            f"{row['samples']:,}",
+            rate("ingest", row["samples"]),
+            f"{row['waiting']:,}",
+            "",
+            f"{row['over_series_max'] + row['overflowed']:,}",
+            f"{row['not_understood']:,}",
             state,
         )
     journal = status["journal"]

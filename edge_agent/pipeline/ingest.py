@@ -7,7 +7,7 @@ published again, and what this agent publishes itself is not taken back in.
 The way of a message
 --------------------
 1. `Link` (protocols/mqtt_link.py) hands it over as it arrives. It waits in memory, unacknowledged.
-2. It is decoded and checked: seven keys and no other, names and labels as the address map allows
+2. `ingest_decoder.py` checks it: seven keys and no other, names and labels as the address map has
    them (`address_map/cells.py`), a finite number or true or false, a ``ts`` with an offset, at most
    an hour ahead and a year old. What is not understood is counted, said once per topic, and done
    with: it would be no better the next time.
@@ -47,19 +47,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from edge_agent.address_map import cells
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.journal import Journal
+from edge_agent.metrics import IngestCounters
 from edge_agent.model import Series
+from edge_agent.pipeline import ingest_decoder
+from edge_agent.pipeline.ingest_decoder import Decoder, Sample, TooManySeriesError
 from edge_agent.pipeline.ingested import Ingested, Key
 from edge_agent.protocols import mqtt_syntax
 from edge_agent.protocols.mqtt_link import Link, Message
@@ -69,8 +71,6 @@ from edge_agent.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
-SERIES_MAX: Final = 20_000
-"""The journal's table of series only grows, and a publisher may invent names without end."""
 SESSION_EXPIRY_S: Final = 7 * 86_400
 """How long the broker keeps messages for an agent that is away; its queue is full long before."""
 ARRIVED_MAX: Final = 20_000
@@ -86,6 +86,8 @@ TOPICS_SAID_MAX: Final = 1_000
 """Topics that were complained of; of further ones nothing is said, they are counted only."""
 SHOWN_BYTES_MAX: Final = 60
 """Of a message that is not understood; enough to recognise it."""
+SHOWN_CHARS_MAX: Final = 200
+"""Of its topic, and of what is wrong with it, which may quote it."""
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 15.0
 """A broker that returns is noticed within this time."""
@@ -95,30 +97,15 @@ LAST_COMMIT_TIMEOUT_S: Final = 2.0
 """At the end: how long to wait for the commit of what was taken; else it comes again."""
 
 
-@dataclass(slots=True)
-class IngestCounters:
-    """What has come in since the start."""
+@dataclass(frozen=True, slots=True)
+class NotUnderstood:
+    """A message that was not understood, as it can be shown to people."""
 
-    messages: int = 0
-    samples: int = 0
-    """Handed to the journal."""
-    own: int = 0
-    """Of tags that the running map polls."""
-    repeated: int = 0
-    """Delivered again after a lost connection, and known."""
-    not_understood: int = 0
-    over_series_max: int = 0
-    overflowed: int = 0
-    """Of QoS 0, while the journal took none."""
-    connects: int = 0
-
-
-class _Sample(NamedTuple):
-    """A message that was understood."""
-
-    series: Series
     ts_ms: int
-    value: float
+    topic: str
+    problem: str
+    payload: str
+    """Its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +114,7 @@ class _Owed:
 
     packet_id: int
     sequence: int
-    sample: _Sample | None
+    sample: Sample | None
 
 
 class _Run:
@@ -143,7 +130,7 @@ class _Run:
         self._values: list[float] = []
         self._sequence = 0
 
-    def add(self, sample: _Sample) -> int:
+    def add(self, sample: Sample) -> int:
         """Add a sample; the entry that will hold it."""
         if sample.ts_ms != self._ts_ms or not self._values:
             self.append()
@@ -174,34 +161,73 @@ class Ingest:
         password: str | None,
         polled: Container[Key],
         now_ms: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = IngestCounters()
         self.connected = False
         self.error: str | None = "not connected yet"
         """Why nothing is taken in; None while all is well."""
+        self.error_since_ms: int | None = None
+        """Of the first failure; None before it, and while all is well."""
+        self.topics = tuple(topics)
+        self.refused: dict[str, str] = {}
+        """The topics whose subscription the broker refuses, and why."""
+        self.last_not_understood: NotUnderstood | None = None
+        self.beat_at = monotonic()
+        """Monotonic time at which it last showed that it is alive, for the watchdog."""
         self._conn = conn
-        self._topics = tuple(topics)
         self._journal = journal
         self._book = book
         self._client_id = f"edge-agent-{agent_id}-ingest"
         self._password = password
         self._polled = polled
+        self._decoder = Decoder(book, polled, now_ms)
         self._now_ms = now_ms
+        self._monotonic = monotonic
         self._arrived: deque[Message] = deque()
         self._overrun = False
         """A message of QoS 1 could not be kept; with a new connection it comes again."""
         self._owed: deque[_Owed] = deque()
-        self._repeats: dict[_Sample, int] = {}
+        self._repeats: dict[Sample, int] = {}
         """What was owed when the connection was lost, with the entry that holds it."""
         self._window = WINDOW_FIRST
         self._failures = 0
-        self._known: dict[tuple[object, ...], Series] = {}
         self._booked: set[Series] = set()
         """Series that are known to stand in the book."""
         self._said: set[str] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
+
+    @property
+    def name(self) -> str:
+        """As in the name of its task."""
+        return "mqtt.ingest"
+
+    @property
+    def broker(self) -> str:
+        """Its address."""
+        return str(self._conn)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the broker may take to answer: so long it shows no sign of life."""
+        return self._conn.timeout_ms / 1000
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have arrived and are not done with: not in the journal's commit yet."""
+        return len(self._arrived) + len(self._owed)
+
+    @property
+    def series(self) -> int:
+        """Series that were ever taken in."""
+        return len(self._book)
+
+    @property
+    def series_max(self) -> int:
+        """Further ones are left out."""
+        return ingest_decoder.SERIES_MAX
 
     def stop(self) -> None:
         """Take nothing more; acknowledge what the journal has, then end."""
@@ -213,6 +239,7 @@ class Ingest:
         ticker = asyncio.create_task(self._tick(), name="ingest.tick")
         try:
             while not self._stopping.is_set():
+                self._beat()
                 try:
                     if self._journal.accepting:
                         await self._session()
@@ -224,6 +251,9 @@ class Ingest:
         finally:
             ticker.cancel()
             await asyncio.wait([ticker])
+
+    def _beat(self) -> None:
+        self.beat_at = self._monotonic()
 
     async def _tick(self) -> None:
         """Each commit, and each second, is a reason to look what can be acknowledged."""
@@ -244,10 +274,12 @@ class Ingest:
             manual_acknowledge=True,
         )
         link.when_lost(self._wake.set)
+        self._beat()
         try:
             await self._subscribe(link)
             self._up()
             while not self._stopping.is_set():
+                self._beat()
                 link.check()
                 if self._journal.journal_id != journal_id:
                     self._owed.clear()  # numbered anew; the broker delivers them again
@@ -266,10 +298,11 @@ class Ingest:
             await link.close()
 
     async def _subscribe(self, link: Link) -> None:
-        refusals = await link.subscribe(self._topics, retained_once=True)
-        for topic, refusal in zip(self._topics, refusals, strict=True):
-            if refusal is not None:
-                self._say_once(topic, f"the broker refuses the subscription: {refusal}")
+        refusals = await link.subscribe(self.topics, retained_once=True)
+        found = zip(self.topics, refusals, strict=True)
+        self.refused = {topic: refusal for topic, refusal in found if refusal is not None}
+        for topic, refusal in self.refused.items():
+            self._say_once(topic, f"the broker refuses the subscription: {refusal}")
         if all(refusals):
             raise TransientError(
                 f"{self._conn}: the broker refuses every subscription: {refusals[0]}",
@@ -280,13 +313,17 @@ class Ingest:
         if self._failures:
             log.info("ingest: %s: takes in again after %d failures", self._conn, self._failures)
         self.counters.connects += 1
-        self.connected, self.error, self._failures = True, None, 0
+        self.connected, self._failures = True, 0
+        self.error = self.error_since_ms = None
         self._window = WINDOW_FIRST
         self._backoff.reset()
 
     def _failed(self, error: TransientError) -> None:
         self.error = f"{error}; {error.hint}" if error.hint else str(error)
-        level = logging.DEBUG if self._failures else logging.WARNING
+        level = logging.DEBUG
+        if not self._failures:
+            self.error_since_ms = self._now_ms()
+            level = logging.WARNING
         self._failures += 1
         log.log(level, "ingest: %s, will try again", self.error)
 
@@ -338,7 +375,7 @@ class Ingest:
         run.append()
         return True
 
-    def _append(self, sample: _Sample, run: _Run) -> int:
+    def _append(self, sample: Sample, run: _Run) -> int:
         """Hand a sample to the journal; the entry that will hold it."""
         if self._repeats and (sequence := self._repeats.pop(sample, None)) is not None:
             self.counters.repeated += 1
@@ -346,62 +383,35 @@ class Ingest:
         self.counters.samples += 1
         return run.add(sample)
 
-    def _understood(self, message: Message) -> _Sample | None:
+    def _understood(self, message: Message) -> Sample | None:
         topic = message.topic.value
         levels = topic.split("/")
         if levels[0] == "plc" and tuple(levels[1:]) in self._polled:
             self.counters.own += 1
             return None
         try:
-            sample = self._decode(message.payload)
+            sample = self._decoder.sample(message.payload)
         except ValueError as error:
             self.counters.not_understood += 1
             shown = message.payload[:SHOWN_BYTES_MAX].decode(errors="replace")
+            self.last_not_understood = NotUnderstood(
+                self._now_ms(), _shown(topic), _shown(str(error)), _shown(shown)
+            )
             self._say_once(topic, f"message not understood: {error}; payload={shown!r}")
             return None
-        except _TooManySeriesError:
+        except TooManySeriesError:
             self.counters.over_series_max += 1
             if self.counters.over_series_max == 1:
                 log.warning(
                     "ingest: more than %d series, new ones are left out (said once);"
                     " topic=%s; narrow mqtt.ingest_topics",
-                    SERIES_MAX,
+                    self.series_max,
                     topic,
                 )
             return None
         if sample is None:
             self.counters.own += 1
         return sample
-
-    def _decode(self, payload: bytes) -> _Sample | None:
-        """A message's sample, None for a tag that the running map polls.
-
-        Raises ``ValueError`` with what is wrong with it.
-        """
-        document = mqtt_syntax.decode(payload)
-        if not isinstance(document, dict) or document.keys() != mqtt_syntax.SEVEN_KEYS:
-            raise ValueError("not the seven keys ts, site, line, device, tag, value, unit")
-        value = document["value"]
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError("value is not a number")
-        series = self._series_of(tuple(document[name] for name in Series._fields))
-        if (series.site, series.device, series.tag) in self._polled:
-            return None
-        return _Sample(series, mqtt_syntax.time_ms(document["ts"], self._now_ms()), float(value))
-
-    def _series_of(self, names: tuple[object, ...]) -> Series:
-        """The series that a message's names mean. Raises ``ValueError``."""
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("site, line, device, tag and unit are not all text")
-        known = self._known.get(names)
-        if known is None:
-            series = _checked(*map(str, names))
-            if series not in self._book.series and len(self._book) >= SERIES_MAX:
-                raise _TooManySeriesError
-            if len(self._known) >= 2 * SERIES_MAX:  # spellings that mean the same, without end
-                self._known.clear()
-            known = self._known[names] = series
-        return known
 
     def _say_once(self, topic: str, text: str) -> None:
         level = logging.DEBUG
@@ -435,27 +445,15 @@ class Ingest:
                     self._acknowledge(link)
                 # Hanging up on a broker that is still sending resets the connection, and what it
                 # had not read is lost. Its answer to this says that it has read all before it.
-                await link.subscribe(self._topics, retained_once=True)
+                await link.subscribe(self.topics, retained_once=True)
         except TimeoutError:
             log.warning("ingest: ends with %d messages not committed yet", len(self._owed))
 
 
-class _TooManySeriesError(Exception):
-    """There are ``SERIES_MAX`` series already."""
-
-
-def _checked(site: str, line: str, device: str, tag: str, unit: str) -> Series:
-    """A series whose names the address map would allow. Raises ``ValueError``."""
-    for column, text in (("site", site), ("device", device), ("tag", tag), ("line", line)):
-        if not text.strip():
-            raise ValueError(f"{column} is empty")
-    try:
-        return Series(
-            cells.name(site), cells.label(line), cells.name(device), cells.name(tag),
-            cells.label(unit),
-        )  # fmt: skip
-    except ValueError as error:
-        raise ValueError(f"a name that no map may have: {error}") from error
+def _shown(text: str) -> str:
+    """What a stranger wrote, short and safe for a terminal."""
+    short = text[:SHOWN_CHARS_MAX]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in short)
 
 
 def from_settings(
@@ -466,6 +464,7 @@ def from_settings(
     agent_id: str,
     polled: Container[Key],
     now_ms: Callable[[], int],
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Ingest | None:
     """The task that the settings ask for; None if they don't. Raises ``ConfigError``."""
     if settings.url is None or not settings.ingest_topics:
@@ -491,6 +490,7 @@ def from_settings(
         password=password.get_secret_value() if password is not None else None,
         polled=polled,
         now_ms=now_ms,
+        monotonic=monotonic,
     )
 
 

@@ -29,6 +29,8 @@ class Destination:
     upkeep_interval_s: float = DATABASE_UPKEEP_INTERVAL_S
     teller: DeviceTeller | None = None
     """The same sink, where it can also say how devices are."""
+    has_ingested: bool = False
+    """Ingested samples came from there, so that they are not delivered to it."""
 
 
 def configured(settings: Settings) -> list[Destination]:
@@ -52,7 +54,7 @@ def _mqtt(settings: Settings) -> Destination | None:
         cert_file=settings.mqtt.cert_file,
         key_file=settings.mqtt.key_file,
     )
-    return Destination(sink, teller=sink)
+    return Destination(sink, teller=sink, has_ingested=True)
 
 
 def _postgres(settings: Settings) -> Destination | None:

@@ -30,6 +30,7 @@ from edge_agent.journal import Journal
 from edge_agent.journal.file import epoch_ms
 from edge_agent.model import Batch, Series, Tag, ValueType
 from edge_agent.pipeline import ingest as ingest_module
+from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingest import Ingest, from_settings
 from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
 from edge_agent.protocols.mqtt_syntax import parse_conn
@@ -254,7 +255,7 @@ async def test_series_are_bounded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A publisher that invents names fills neither journal nor book; known series go on."""
-    monkeypatch.setattr(ingest_module, "SERIES_MAX", 5)
+    monkeypatch.setattr(ingest_decoder, "SERIES_MAX", 5)
     monkeypatch.setattr(ingest_module, "PER_TURN_MAX", 1)
     async with running(broker.port, tmp_path) as rig:
         await publish(broker.port, [message(f"D{n}", "T", n) for n in range(30)])

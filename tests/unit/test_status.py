@@ -12,15 +12,13 @@ from edge_agent.health import HealthCheck
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.status import (
     HEALTH_FRESH_S,
-    LAG_WARNING_S,
-    UPKEEP_WARNING_S,
     ConnectionStatus,
+    IngestStatus,
     JournalStatus,
     SinkStatus,
-    problems_of,
     upkeep_status,
-    verdict,
 )
+from edge_agent.verdict import LAG_WARNING_S, UPKEEP_WARNING_S, notices_of, problems_of, verdict
 
 NOW_MS = 1_755_432_000_000
 
@@ -225,8 +223,88 @@ CASES = {
 def test_the_verdict_names_every_place_where_data_stops(case: str) -> None:
     """In the order in which data flows, with the reason; well only while it flows everywhere."""
     connections, journal, sinks, well, text = CASES[case]
-    problems = list(problems_of(sinks, []))
-    assert verdict(connections, journal, sinks, problems, NOW_MS) == (well, text)
+    problems = list(problems_of(sinks, [], None, NOW_MS))
+    assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (well, text)
+
+
+def make_ingest(**fields: Any) -> IngestStatus:
+    """Ingest that is well."""
+    well: dict[str, Any] = {"connected": True, "error": None, "error_since_ms": None}
+    well |= {"refused": {}, "series": 9}
+    counts = {"not_understood": 0, "over_series_max": 0, "overflowed": 0}
+    return cast("IngestStatus", well | counts | {"last_not_understood": None} | fields)
+
+
+LAST = {"topic": "plc/A1/X/T", "problem": "value is not a number", "payload": "{", "ts_ms": NOW_MS}
+AWAY = "mqtt://b:1883: Connection refused"
+INGEST_CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
+    "well": ({}, [], []),
+    "not connected yet": ({"connected": False, "error": "not connected yet"}, [], []),
+    "away": (
+        {"connected": False, "error": AWAY, "error_since_ms": NOW_MS - 90_000},
+        [f"ingest: nothing is taken in for 90 s: {AWAY}"],
+        [],
+    ),
+    "refused": (
+        {"refused": {"plc/#": "Not authorized", "a/#": "Quota exceeded"}},
+        [
+            (
+                "ingest: the broker refuses the subscription plc/#: Not authorized (and 1 more);"
+                " check mqtt.ingest_topics, and the broker's rights for mqtt.username"
+            )
+        ],
+        [],
+    ),
+    "too many series": (
+        {"over_series_max": 3, "series": 20_000},
+        [
+            (
+                "ingest: 3 messages of new series left out since the agent started,"
+                " there are 20000 already: narrow mqtt.ingest_topics"
+            )
+        ],
+        [],
+    ),
+    "not understood": (
+        {"not_understood": 1, "last_not_understood": LAST},
+        [],
+        [
+            (
+                "ingest: 1 message not understood, the last one on topic plc/A1/X/T:"
+                " value is not a number"
+            )
+        ],
+    ),
+    "overflowed": (
+        {"overflowed": 2},
+        [],
+        ["ingest: 2 messages of QoS 0 dropped while the journal took none: publish with QoS 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(INGEST_CASES))
+def test_what_is_wrong_with_ingest_is_a_problem_or_a_notice(case: str) -> None:
+    """A problem is what the operator can end; a notice takes the word "well", not its truth."""
+    fields, problems, notices = INGEST_CASES[case]
+    ingest = make_ingest(**fields)
+    assert list(problems_of([], [], ingest, NOW_MS)) == problems
+    assert list(notices_of(ingest)) == notices
+    well, text = verdict(
+        [make_connection()], make_journal(), [make_sink()], problems, notices, NOW_MS
+    )
+    flow = "5 tags on 1 connection flow to mqtt"
+    if problems:
+        assert (well, text) == (False, f"Data flows, but {problems[0]}")
+    else:
+        said = f"{flow}; {notices[0]}" if notices else f"All well: {flow}"
+        assert (well, text) == (True, said)
+
+
+def test_without_ingest_there_is_nothing_to_say_of_it() -> None:
+    """It is off unless topics are set."""
+    assert list(problems_of([], [], None, NOW_MS)) == []
+    assert list(notices_of(None)) == []
 
 
 @dataclass(frozen=True)
@@ -259,7 +337,7 @@ class Chore:
 
     def problems(self) -> list[str]:
         """What is wrong now."""
-        return list(problems_of([], [upkeep_status(self.runner)]))
+        return list(problems_of([], [upkeep_status(self.runner)], None, NOW_MS))
 
 
 WELL = HealthCheck("slot_active", "plc_edge", 1.0, None)
@@ -276,7 +354,7 @@ async def test_the_verdict_is_not_all_well_when_the_database_has_a_problem() -> 
     problems = await chore.round(Report((WELL, LOST, BEHIND)))
     assert problems == [f"postgres: {LOST.problem}", f"postgres: {BEHIND.problem}"]
     connections, journal, sinks = [make_connection()], make_journal(), [make_sink("postgres")]
-    assert verdict(connections, journal, sinks, problems, NOW_MS) == (
+    assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (
         False,
         f"Data flows, but postgres: {LOST.problem} (and 1 more problem)",
     )

@@ -1,0 +1,161 @@
+"""What to make of the agent's figures: what is wrong, and one line that says where data stops.
+
+Works on the plain structures of `status.py` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from edge_agent.status import (
+    AgentStatus,
+    ConnectionStatus,
+    IngestStatus,
+    JournalStatus,
+    SinkStatus,
+    UpkeepStatus,
+)
+
+LAG_WARNING_S = 30.0
+"""A sink that is further behind than this is said to be catching up."""
+UPKEEP_WARNING_S = 180.0
+"""Three rounds: one that fails while a sink comes back is no news."""
+
+
+def problems_of(
+    sinks: Iterable[SinkStatus],
+    upkeep: Iterable[UpkeepStatus],
+    ingest: IngestStatus | None,
+    now_ms: int,
+) -> Iterator[str]:
+    """What is wrong although polled data flows, each with what to do."""
+    if ingest is not None:
+        yield from _problems_of_ingest(ingest, now_ms)
+    for sink in sinks:
+        if sink["refused"]:
+            yield (
+                f"{sink['name']} has refused {_count(sink['refused'], 'sample')} since the agent"
+                " started: `edge-agent journal export quarantine` shows them"
+            )
+    for chore in upkeep:
+        if chore["error"] and chore["failing_s"] > UPKEEP_WARNING_S:
+            yield f"{chore['name']}: no upkeep for {chore['failing_s']:.0f} s: {chore['error']}"
+        for check in chore["checks"]:
+            if check["problem"]:
+                yield f"{chore['name']}: {check['problem']}"
+
+
+def _problems_of_ingest(ingest: IngestStatus, now_ms: int) -> Iterator[str]:
+    if ingest["error"] and ingest["error_since_ms"] is not None:
+        down_s = (now_ms - ingest["error_since_ms"]) / 1000
+        yield f"ingest: nothing is taken in for {down_s:.0f} s: {ingest['error']}"
+    elif ingest["refused"]:
+        (topic, reason), *others = ingest["refused"].items()
+        more = f" (and {len(others)} more)" if others else ""
+        yield (
+            f"ingest: the broker refuses the subscription {topic}: {reason}{more};"
+            " check mqtt.ingest_topics, and the broker's rights for mqtt.username"
+        )
+    if ingest["over_series_max"]:
+        yield (
+            f"ingest: {_count(ingest['over_series_max'], 'message')} of new series left out since"
+            f" the agent started, there are {ingest['series']} already: narrow mqtt.ingest_topics"
+        )
+
+
+def notices_of(ingest: IngestStatus | None) -> Iterator[str]:
+    """What others do wrong, or what is over: worth knowing, and no reason for an alarm."""
+    if ingest is None:
+        return
+    last = ingest["last_not_understood"]
+    if last is not None:
+        yield (
+            f"ingest: {_count(ingest['not_understood'], 'message')} not understood,"
+            f" the last one on topic {last['topic']}: {last['problem']}"
+        )
+    if ingest["overflowed"]:
+        yield (
+            f"ingest: {_count(ingest['overflowed'], 'message')} of QoS 0 dropped while the journal"
+            " took none: publish with QoS 1"
+        )
+
+
+def verdict(
+    connections: Sequence[ConnectionStatus],
+    journal: JournalStatus,
+    sinks: Sequence[SinkStatus],
+    problems: Sequence[str],
+    notices: Sequence[str],
+    now_ms: int,
+) -> tuple[bool, str]:
+    """Whether all is well, and one line that says where the data stops if it is not."""
+    stops = [
+        *_stops_at_plcs(connections),
+        *_stops_at_journal(journal),
+        *(_stop_at_sink(sink, now_ms) for sink in sinks if sink["error"]),
+    ]
+    if stops:
+        return False, "Data stops at " + "; and at ".join(stops)
+    behind = [sink for sink in sinks if sink["lag_s"] > LAG_WARNING_S]
+    if behind:
+        late = [f"{sink['name']} is {sink['lag_s']:.0f} s behind" for sink in behind]
+        return False, f"Catching up: {', '.join(late)}"
+    if problems:
+        more = f" (and {_count(len(problems) - 1, 'more problem')})" if problems[1:] else ""
+        return False, f"Data flows, but {problems[0]}{more}"
+    tags = sum(connection["tags"] for connection in connections)
+    bad = tags - sum(connection["tags_good"] for connection in connections)
+    targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
+    where = f"{_count(len(connections), 'connection')} flow to {targets}"
+    notes = [f"; {bad} are bad or not read yet"] if bad else []
+    if kept := sum(sink["quarantined"] for sink in sinks):
+        notes.append(f"; {_count(kept, 'sample')} of earlier in quarantine")
+    notes += [f"; {notice}" for notice in notices]
+    if not notes:
+        return True, f"All well: {_count(tags, 'tag')} on {where}"
+    which = f"{tags - bad} of {tags} tags" if bad else _count(tags, "tag")
+    return True, f"{which} on {where}{''.join(notes)}"
+
+
+def flows(status: AgentStatus) -> bool:
+    """Whether data gets through everywhere and in time, whatever else may be wrong."""
+    return not (
+        _stops_at_plcs(status["connections"])
+        or _stops_at_journal(status["journal"])
+        or any(sink["error"] or sink["lag_s"] > LAG_WARNING_S for sink in status["sinks"])
+    )
+
+
+def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
+    down = [connection for connection in connections if not connection["connected"]]
+    if down and len(down) == len(connections):
+        return [f"the PLCs: no connection is up; {down[0]['conn']}: {down[0]['error']}"]
+    unreadable = [
+        connection
+        for connection in connections
+        if connection["connected"] and connection["scans"] and not connection["tags_good"]
+    ]
+    return [
+        *(f"{connection['conn']}: {connection['error']}" for connection in down),
+        *(f"{connection['conn']}: none of its tags can be read" for connection in unreadable),
+    ]
+
+
+def _stops_at_journal(journal: JournalStatus) -> list[str]:
+    if journal["full"]:
+        return ["the journal: it is full, reading of the PLCs is paused"]
+    if journal["disk_full"] or journal["commit_failures"]:
+        return ["the journal: the disk refuses to write; free some space"]
+    return []
+
+
+def _stop_at_sink(sink: SinkStatus, now_ms: int) -> str:
+    down_s = (now_ms - (sink["error_since_ms"] or now_ms)) / 1000
+    return (
+        f"{sink['name']} for {down_s:.0f} s ({sink['pending']} samples wait in the journal): "
+        f"{sink['error']}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
