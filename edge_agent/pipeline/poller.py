@@ -219,7 +219,7 @@ class ConnectionPoller:
         reader = self.readers[step.scan_class][step.block]
         started = self._monotonic()
         unit = self._units.get(reader.block.unit_id)
-        if unit is not None and not unit.is_due(started):
+        if unit is not None and not unit.is_due(started) and not self._all_silent():
             reader.fail(f"unit {reader.block.unit_id} does not answer", self.counters)
         elif reader.pauses.is_due(started):
             try:
@@ -244,8 +244,11 @@ class ConnectionPoller:
 
     def _is_dead(self) -> bool:
         """Whether it is the connection that is silent, and not some of its units."""
-        all_silent = all(unit.failures for unit in self._units.values())
-        return all_silent or self._monotonic() - self._answered_at >= SILENT_MAX_S
+        return self._all_silent() or self._monotonic() - self._answered_at >= SILENT_MAX_S
+
+    def _all_silent(self) -> bool:
+        """Whether no unit answers: then none is in another one's way."""
+        return all(unit.failures for unit in self._units.values())
 
     async def _read_parts(self, reader: BlockReader, search: Search) -> None:
         """One scan of a block: a single request, unless the device refuses some of its cells."""
