@@ -95,14 +95,16 @@ class Simulator(Server):
             self._faults_path.write_text(faults)
         self.map_path = folder / "simulated.csv"
         address_map.write(self.map_path, tags)
-        self._ports = {int(urlsplit(tag.conn).port or 0) for tag in tags}
+        conns = {urlsplit(tag.conn) for tag in tags}
+        self._ports = {int(conn.port) for conn in conns if conn.port}
+        self._lines = {Path(conn.path) for conn in conns if not conn.port}
 
     def command(self) -> Sequence[str]:
         words = [sys.executable, "-m", "edge_agent.simulator", str(self.map_path)]
         return words if self._faults_path is None else [*words, "--faults", str(self._faults_path)]
 
     def ready(self) -> bool:
-        return all(map(answers, self._ports))
+        return all(map(Path.exists, self._lines)) and all(map(answers, self._ports))
 
     def mute(self) -> None:
         """Answer nothing any more; the kernel still takes connections and requests."""

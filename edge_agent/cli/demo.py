@@ -31,7 +31,7 @@ from edge_agent.cli import tables
 from edge_agent.cli.options import add_map
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings, load_settings
-from edge_agent.simulator.modbus_server import rebind
+from edge_agent.simulator.plant import rebind
 from edge_agent.status import AgentStatus
 
 REFRESH_S = 0.5
@@ -136,9 +136,9 @@ def parse_duration(text: str) -> float:
 
 
 def _moved(loaded: AddressMap, folder: Path) -> AddressMap:
-    """The same map with its PLCs on free ports of loopback."""
+    """The same map with its PLCs on free ports of loopback, and serial lines in the folder."""
     path = folder / "address_map.csv"
-    address_map.write(path, rebind(loaded.tags))
+    address_map.write(path, rebind(loaded.tags, folder=folder))
     return address_map.load(path, protocols.load)
 
 

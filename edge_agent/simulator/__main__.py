@@ -19,8 +19,8 @@ import uvloop
 
 from edge_agent import address_map, protocols
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.simulator import faults
-from edge_agent.simulator.modbus_server import ModbusSimulator
+from edge_agent.simulator import fault_file
+from edge_agent.simulator.plant import Plant
 
 SHOWN_UNSERVED_MAX = 10
 """Lines about tags that nobody answers for; a whole map of another protocol says enough so."""
@@ -29,7 +29,7 @@ SHOWN_UNSERVED_MAX = 10
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m edge_agent.simulator", description="Modbus PLCs that answer for a map."
+        prog="python -m edge_agent.simulator", description="PLCs that answer for a map."
     )
     parser.add_argument("map", type=Path, help="address map (.csv or .xlsx)")
     parser.add_argument("--host", help="listen here instead of on the hosts of the map")
@@ -38,64 +38,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         tags = address_map.load(options.map, protocols.load).tags
-        simulator = ModbusSimulator(
+        plant = Plant(
             tags,
             syntax=protocols.load,
             host=options.host,
             port=options.port,
-            faults=None if options.faults is None else faults.load(options.faults),
+            faults=None if options.faults is None else fault_file.load(options.faults),
         )
-        _report_unserved(simulator)
-        uvloop.run(_run(simulator))
+        _report_unserved(plant)
+        uvloop.run(_run(plant))
     except EdgeAgentError as error:
         print(f"{error}\n{error.hint}".rstrip(), file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return 0
 
 
-async def _run(simulator: ModbusSimulator) -> None:
+async def _run(plant: Plant) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with simulator:
-        print(json.dumps({"listening": describe(simulator)}), flush=True)
+    async with plant:
+        print(json.dumps({"listening": plant.describe()}), flush=True)
         await stopped.wait()
-        print(json.dumps({"counted": counted(simulator)}), flush=True)
+        print(json.dumps({"counted": plant.counted()}), flush=True)
 
 
-def describe(simulator: ModbusSimulator) -> list[dict[str, object]]:
-    """What listens where, ready for JSON."""
-    return [
-        {
-            "host": listener.host,
-            "port": listener.port,
-            "conns": listener.conns,
-            "unit_ids": listener.unit_ids,
-            "tags": len(listener.tags),
-        }
-        for listener in simulator.connections
-    ]
-
-
-def counted(simulator: ModbusSimulator) -> list[dict[str, object]]:
-    """What each listener counted since its start, ready for JSON."""
-    return [
-        {
-            "conns": listener.conns,
-            "requests": listener.requests,
-            "registers": listener.registers,
-            "errors": listener.errors,
-            "bytes_received": listener.bytes_received,
-            "bytes_sent": listener.bytes_sent,
-            "spoiled": dict(listener.spoiled),
-        }
-        for listener in simulator.connections
-    ]
-
-
-def _report_unserved(simulator: ModbusSimulator) -> None:
-    unserved = simulator.unserved
+def _report_unserved(plant: Plant) -> None:
+    unserved = plant.unserved
     for tag, reason in unserved[:SHOWN_UNSERVED_MAX]:
         print(f"not simulated: {'/'.join(tag.key)}: {reason}", file=sys.stderr)
     if len(unserved) > SHOWN_UNSERVED_MAX:

@@ -1,8 +1,9 @@
-"""Faults of simulated PLCs: which, where, when; from a TOML file, and repeatable.
+"""Faults of simulated PLCs: which, where, when; and repeatable. `fault_file.py` reads them.
 
-A fault has a *kind* (what goes wrong), a *where* (connection, unit, area, range of cells; what is
-not given is everywhere) and a *when* (seconds since the start of the simulator: from `from_s` on,
-for `for_s`, again each `every_s`), and hits a request with its `probability`.
+A fault has a *kind* (what goes wrong), a *where* (connection, unit, area, range of cells, or nodes
+by `address`; what is not given is everywhere) and a *when* (seconds since the start of the
+simulator: from `from_s` on, for `for_s`, again each `every_s`), and hits a request with its
+`probability`.
 
 =================  ===========================================================================
 kind               what the client sees
@@ -12,12 +13,20 @@ jitter             the same by a random time up to `jitter_ms`
 silence            no reply to this request, now or later
 exception          exception `code` instead of values
 wrong_transaction  the reply carries a transaction id that is off by `shift`
+wrong_unit         the reply carries a unit id that is off by `shift`
+bad_crc            one bit of the reply is flipped, any one, so that its checksum is wrong
 half_frame         half of the reply; `then` "nothing", "close" or, `rest_ms` later, "rest"
 close              the connection is closed instead of an answer
 dead               the unit is gone: no reply, or exception `code` as a gateway would send it
+bad_status         OPC UA: the value carries `status`, and is null if that is a bad one
+restart            OPC UA: the server is gone, and comes back without sessions and subscriptions
 =================  ===========================================================================
 
 Delays add up. Of the other kinds the first one in the file that hits decides.
+
+Not every connection can do every kind: `TRANSPORTS` says which. A fault with a `conn` that can't
+do it is refused; one without a `conn` is about all connections that can do it, and refused where
+none can.
 
 Repeatable
 ----------
@@ -25,36 +34,25 @@ Chance is not a stream of numbers, in which one request more or less would shift
 Whether a fault hits is a hash of seed, fault, listener, the request's bytes and how often this same
 request has come: the n-th reading of a range meets the same faults in every run, whatever other
 clients or scan classes ask in between, and however often they reconnect. Time decides only whether
-a fault is on.
+a fault is on. Of OPC UA it is a node's nth step since the start that meets the same faults, and the
+nth reply of its kind, as requests carry times and differ in each run.
 """
 
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from hashlib import blake2b
-from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from edge_agent.errors import ConfigError
 
-FILE_BYTES_MAX: Final = 1_000_000
-"""Thousands of faults; more would be looked through with each request."""
-SECONDS_MAX: Final = 31_536_000
-"""A year: longer than any simulator runs."""
-DELAY_MS_MAX: Final = 600_000
-"""Ten minutes: longer than any driver waits."""
-SEED_MAX: Final = 2**63 - 1
-"""TOML's largest integer."""
 REST_MS: Final = 100.0
-
-_AREAS: Final = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
-_CELLS: Final = 65_536
-_ERROR_BIT: Final = 0x80
+AREAS: Final = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}
+"""What a request reads, by its function code."""
 
 
 class Kind(StrEnum):
@@ -65,9 +63,13 @@ class Kind(StrEnum):
     SILENCE = "silence"
     EXCEPTION = "exception"
     WRONG_TRANSACTION = "wrong_transaction"
+    WRONG_UNIT = "wrong_unit"
+    BAD_CRC = "bad_crc"
     HALF_FRAME = "half_frame"
     CLOSE = "close"
     DEAD = "dead"
+    BAD_STATUS = "bad_status"
+    RESTART = "restart"
 
 
 class Then(StrEnum):
@@ -78,12 +80,46 @@ class Then(StrEnum):
     REST = "rest"
 
 
+TCP: Final = "tcp"
+RTU: Final = "rtu"
+RTU_TCP: Final = "rtu+tcp"
+OPC_TCP: Final = "opc.tcp"
+_SOCKETS: Final = frozenset({TCP, RTU_TCP, OPC_TCP})
+_MODBUS: Final = frozenset({TCP, RTU, RTU_TCP})
+_OPCUA: Final = frozenset({OPC_TCP})
+
+TRANSPORTS: Final[Mapping[Kind, frozenset[str]]] = {
+    Kind.DELAY: _MODBUS | _OPCUA,
+    Kind.JITTER: _MODBUS | _OPCUA,
+    Kind.SILENCE: _MODBUS | _OPCUA,
+    Kind.EXCEPTION: _MODBUS,
+    Kind.WRONG_TRANSACTION: frozenset({TCP}),
+    Kind.WRONG_UNIT: _MODBUS,
+    Kind.BAD_CRC: frozenset({RTU, RTU_TCP}),
+    Kind.HALF_FRAME: _MODBUS,
+    Kind.CLOSE: _SOCKETS,
+    Kind.DEAD: _MODBUS,
+    Kind.BAD_STATUS: _OPCUA,
+    Kind.RESTART: _OPCUA,
+}
+"""The schemes of the connections that can do a kind. Half a frame and "close" needs both kinds."""
+
+_INSTEAD: Final[Mapping[Kind, str]] = {
+    Kind.WRONG_TRANSACTION: "RTU has no transaction ids: use wrong_unit",
+    Kind.BAD_CRC: "Modbus TCP has no checksum of its own: use wrong_transaction",
+    Kind.CLOSE: "a serial line can't be closed by a unit: use silence, or dead",
+    Kind.BAD_STATUS: "Modbus has no status beside a value: use exception",
+    Kind.RESTART: "a Modbus device keeps no sessions: use close, silence or dead",
+}
+"""Why a connection can't do a kind, and what comes closest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One `[[fault]]` of the file; its keys are these names, but for ``number`` and ``cells``.
+    """One `[[fault]]` of the file; its keys are these names, but for ``number`` and two more.
 
-    ``number`` is its place in the file, from 1; ``unit`` and ``cells`` (`range` in the file) are
-    None where any will do.
+    ``number`` is its place in the file, from 1; ``unit``, ``cells`` (`range` in the file) and
+    ``addresses`` (`address`: patterns of a map's cells) are None where any will do.
     """
 
     number: int
@@ -102,6 +138,8 @@ class Fault:
     shift: int = 1
     then: Then = Then.NOTHING
     rest_ms: float = REST_MS
+    status: str | None = None
+    addresses: tuple[str, ...] | None = None
 
     def on(self, at_s: float) -> bool:
         """Whether it is on, so many seconds after the start."""
@@ -116,7 +154,7 @@ class Fault:
             return False
         if self.area is None and self.cells is None:
             return True
-        area = _AREAS.get(request[1])
+        area = AREAS.get(request[1])
         if area is None or len(request) != 6 or self.area not in {None, area}:
             return False
         if self.cells is None:
@@ -124,42 +162,43 @@ class Fault:
         start, count = int.from_bytes(request[2:4]), int.from_bytes(request[4:6])
         return start < self.cells.stop and self.cells.start < start + count
 
+    def names(self, conn: str) -> bool:
+        """Whether it is about a connection, as far as the file says."""
+        return self.conn is None or plain(self.conn) == plain(conn)
+
+    def can_hit(self, conn: str) -> bool:
+        """Whether a connection can do it."""
+        scheme = _scheme(conn)
+        return (
+            scheme in TRANSPORTS[self.kind]
+            and (self.then is not Then.CLOSE or scheme in TRANSPORTS[Kind.CLOSE])
+            and (scheme != OPC_TCP or self.by_cells is None)
+        )
+
+    def chooses(self, address: str) -> bool:
+        """Whether it is about a node; a pattern with brackets also means itself."""
+        return self.addresses is None or any(
+            address == pattern or fnmatchcase(address, pattern) for pattern in self.addresses
+        )
+
+    @property
+    def by_cells(self) -> str | None:
+        """The first of its keys that only a protocol with units and cells knows."""
+        keys = {"unit": self.unit, "area": self.area, "range": self.cells}
+        return next((key for key, value in keys.items() if value is not None), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What happens to one reply: it is late, and perhaps worse. ``kinds`` are the faults in it."""
+    """What happens to one reply: it is late, and perhaps worse. ``kinds`` are the faults in it.
+
+    ``chance``, from 0 to below 1, is for what the outcome leaves open.
+    """
 
     delay_ms: float = 0.0
     outcome: Fault | None = None
     kinds: tuple[Kind, ...] = ()
-
-
-Piece = tuple[float, bytes | None]
-"""Milliseconds after the piece before it, and bytes to send; None closes the connection."""
-
-
-def pieces(effect: Effect, reply: bytes) -> Sequence[Piece]:
-    """What is sent in place of a reply, which is a whole frame."""
-    fault, delay_ms = effect.outcome, effect.delay_ms
-    if fault is None:
-        return [(delay_ms, reply)]
-    if fault.kind is Kind.CLOSE:
-        return [(delay_ms, None)]
-    if fault.code is not None:
-        refusal = bytes((0, 3, reply[6], reply[7] | _ERROR_BIT, fault.code))
-        return [(delay_ms, reply[:4] + refusal)]
-    if fault.kind is Kind.WRONG_TRANSACTION:
-        transaction = (int.from_bytes(reply[:2]) + fault.shift) & 0xFFFF
-        return [(delay_ms, transaction.to_bytes(2) + reply[2:])]
-    if fault.kind is Kind.HALF_FRAME:
-        half = len(reply) // 2
-        rest: dict[Then, list[Piece]] = {
-            Then.NOTHING: [],
-            Then.CLOSE: [(0.0, None)],
-            Then.REST: [(fault.rest_ms, reply[half:])],
-        }
-        return [(delay_ms, reply[:half]), *rest[fault.then]]
-    return []
+    chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +210,11 @@ class Faults:
 
     def at_listener(self, place: int, conns: Sequence[str]) -> ListenerFaults | None:
         """Those of one listener; None if it has none. ``place`` is its place in map order."""
-        names = set(map(_plain, conns))
-        faults = [one for one in self.faults if one.conn is None or _plain(one.conn) in names]
+        faults = [
+            one
+            for one in self.faults
+            if any(one.names(conn) and one.can_hit(conn) for conn in conns)
+        ]
         return ListenerFaults(faults, f"{self.seed}/{place}") if faults else None
 
     def check(self, units: Mapping[str, Sequence[int]]) -> None:
@@ -180,23 +222,7 @@ class Faults:
 
         Raises ``ConfigError``.
         """
-        known: dict[str, set[int]] = {}
-        for name, numbers in units.items():
-            known.setdefault(_plain(name), set()).update(numbers)
-        problems = []
-        for fault in self.faults:
-            conn = None if fault.conn is None else _plain(fault.conn)
-            if conn is not None and conn not in known:
-                allowed = ", ".join(known)
-                problems.append(
-                    _problem(fault.number, "conn", fault.conn, f"of the map: {allowed}")
-                )
-                continue
-            there = known[conn] if conn is not None else set().union(*known.values())
-            if fault.unit is not None and not fault.unit & there:
-                allowed = ", ".join(map(str, sorted(there)))
-                found = sorted(fault.unit)
-                problems.append(_problem(fault.number, "unit", found, f"of the map: {allowed}"))
+        problems = [line for fault in self.faults for line in _misses(fault, units)]
         if problems:
             raise ConfigError("\n".join(problems))
 
@@ -212,15 +238,12 @@ class ListenerFaults:
     def effect(self, request: bytes, nth: int) -> Effect | None:
         """What happens to the reply to a request that comes for the nth time; None if nothing."""
         at_s = self.now_s()
-        delay_ms, outcome = 0.0, None
+        delay_ms, outcome, chance = 0.0, None, 0.0
         kinds: list[Kind] = []
         for fault in self.faults:
             if not fault.on(at_s) or not fault.concerns(request):
                 continue
-            if (
-                fault.probability < 1
-                and self._chance(fault, request, nth, "hit") >= fault.probability
-            ):
+            if not self.hits(fault, request, nth):
                 continue
             if fault.kind is Kind.DELAY:
                 delay_ms += fault.delay_ms
@@ -228,10 +251,18 @@ class ListenerFaults:
                 delay_ms += fault.jitter_ms * self._chance(fault, request, nth, "jitter")
             elif outcome is None:
                 outcome = fault
+                if fault.kind is Kind.BAD_CRC:
+                    chance = self._chance(fault, request, nth, "bit")
             else:
                 continue
             kinds.append(fault.kind)
-        return Effect(delay_ms, outcome, tuple(kinds)) if kinds else None
+        return Effect(delay_ms, outcome, tuple(kinds), chance) if kinds else None
+
+    def hits(self, fault: Fault, request: bytes, nth: int) -> bool:
+        """Whether a fault that is on hits, by its probability."""
+        return (
+            fault.probability >= 1 or self._chance(fault, request, nth, "hit") < fault.probability
+        )
 
     def _chance(self, fault: Fault, request: bytes, nth: int, what: str) -> float:
         """From 0 to below 1."""
@@ -239,228 +270,56 @@ class ListenerFaults:
         return int.from_bytes(blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
-def _plain(conn: str) -> str:
-    """A `conn` without its options."""
-    return conn.partition("?")[0].rstrip("/").lower()
+def plain(conn: str) -> str:
+    """A `conn` without its options, and without differences that make no other connection."""
+    name = conn.partition("?")[0].rstrip("/")
+    scheme, _, place = name.partition(":")
+    # The path of a serial line is a file's.
+    return f"{RTU}:{place}" if scheme.lower() == RTU else name.lower()
 
 
-# -- the file ----------------------------------------------------------------------------------
-
-
-def load(path: Path) -> Faults:
-    """Read a file of faults. Raises ``ConfigError`` with every problem, one a line."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(FILE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{path}: {reason}", hint=_HINT) from error
-    if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: more than {FILE_BYTES_MAX:,} bytes", hint=_HINT)
-    try:
-        return parse(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8, at byte {error.start}", hint=_HINT) from error
-    except ConfigError as error:
-        lines = str(error).splitlines()
-        raise ConfigError(
-            "\n  ".join([f"{path}: {len(lines)} problems", *lines])
-            if len(lines) > 1
-            else f"{path}: {lines[0]}",
-            hint=_HINT,
-        ) from error
-
-
-def parse(text: str) -> Faults:
-    """Faults from TOML. Raises ``ConfigError`` with every problem, one a line."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError("not TOML: nested too deeply") from error
-    problems = [
-        f"key {key if key.isprintable() else repr(key)}: unknown; allowed: seed, [[fault]]"
-        for key in document
-        if key not in {"seed", "fault"}
-    ]
-    seed = document.get("seed", 0)
-    if not _is_whole(seed) or not 0 <= seed <= SEED_MAX:
-        problems.append(f"key seed: found {seed!r}; allowed: whole numbers from 0")
-    entries = document.get("fault", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        problems.append("key fault: write each fault as [[fault]], with two brackets")
-        entries = []
-    faults = []
-    for number, entry in enumerate(entries, 1):
-        found = list(_problems(number, entry))
-        problems += found
-        if not found:
-            faults.append(_fault(number, entry))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return Faults(tuple(faults), seed)
-
-
-_HINT: Final = "examples/faults.toml has one fault of each kind"
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What a key of a fault may hold: in words, and as a test."""
-
-    allowed: str
-    fits: Callable[[object], bool]
-    kinds: frozenset[Kind] = field(default=frozenset(Kind))
-    required_by: frozenset[Kind] = frozenset()
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(least: float, most: float, *, above: bool = False) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        return least <= value <= most and not (above and value == least)
-
-    return fits
-
-
-def _whole(least: int, most: int, *, but: int | None = None) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
-        return _is_whole(value) and _number(least, most)(value) and value != but
-
-    return fits
-
-
-def _is_unit(value: object) -> bool:
-    one = _whole(0, 255)
-    return one(value) or (isinstance(value, list) and bool(value) and all(map(one, value)))
-
-
-def _is_range(value: object) -> bool:
-    return isinstance(value, str) and _range(value) is not None
-
-
-def _range(text: str) -> range | None:
-    """ "7" or "0-99", counted from 0; None if it is neither."""
-    first, dash, last = text.replace(" ", "").partition("-")
-    ends = [first, last if dash else first]
-    if not all(end.isascii() and end.isdecimal() and len(end) <= 5 for end in ends):
-        return None
-    cells = range(int(ends[0]), int(ends[1]) + 1)
-    return cells if len(cells) > 0 and cells.stop <= _CELLS else None
-
-
-def _is_conn(value: object) -> bool:
-    try:
-        return isinstance(value, str) and urlsplit(value).scheme != ""
-    except ValueError:
-        return False
-
-
-_SECONDS = f"0 to {SECONDS_MAX:,} seconds"
-_ABOVE_0 = f"above 0, up to {SECONDS_MAX:,} seconds"
-_MILLISECONDS = f"above 0, up to {DELAY_MS_MAX:,} ms"
-
-_KEYS: Final[Mapping[str, _Key]] = {
-    "conn": _Key('a conn of the map, such as "tcp://10.0.0.5:502"', _is_conn),
-    "unit": _Key(
-        "a unit id from 0 to 255, or a list of them", _is_unit, required_by=frozenset({Kind.DEAD})
-    ),
-    "area": _Key(
-        ", ".join(_AREAS.values()),
-        lambda value: value in _AREAS.values(),
-        frozenset(Kind) - {Kind.DEAD},
-    ),
-    "range": _Key(
-        f'cells counted from 0, such as "7" or "0-99", up to {_CELLS - 1}',
-        _is_range,
-        frozenset(Kind) - {Kind.DEAD},
-    ),
-    "from_s": _Key(_SECONDS, _number(0, SECONDS_MAX)),
-    "for_s": _Key(_ABOVE_0, _number(0, SECONDS_MAX, above=True)),
-    "every_s": _Key(_ABOVE_0, _number(0, SECONDS_MAX, above=True)),
-    "probability": _Key(
-        "above 0, up to 1", _number(0, 1, above=True), frozenset(Kind) - {Kind.DEAD}
-    ),
-    "delay_ms": _Key(
-        _MILLISECONDS,
-        _number(0, DELAY_MS_MAX, above=True),
-        frozenset({Kind.DELAY}),
-        frozenset({Kind.DELAY}),
-    ),
-    "jitter_ms": _Key(
-        _MILLISECONDS,
-        _number(0, DELAY_MS_MAX, above=True),
-        frozenset({Kind.JITTER}),
-        frozenset({Kind.JITTER}),
-    ),
-    "code": _Key(
-        "an exception code from 1 to 255, such as 2, 4, 6 or 11",
-        _whole(1, 255),
-        frozenset({Kind.EXCEPTION, Kind.DEAD}),
-        frozenset({Kind.EXCEPTION}),
-    ),
-    "shift": _Key(
-        "-32768 to 32767, not 0",
-        _whole(-32_768, 32_767, but=0),
-        frozenset({Kind.WRONG_TRANSACTION}),
-    ),
-    "then": _Key(", ".join(Then), lambda value: value in tuple(Then), frozenset({Kind.HALF_FRAME})),
-    "rest_ms": _Key(
-        _MILLISECONDS, _number(0, DELAY_MS_MAX, above=True), frozenset({Kind.HALF_FRAME})
-    ),
-}
-
-
-def _problems(number: int, entry: Mapping[str, object]) -> Iterator[str]:
-    """What is wrong with one fault, each with its key and what is allowed."""
-    name = entry.get("kind")
-    if name not in tuple(Kind):
-        yield _problem(number, "kind", name, ", ".join(Kind))
-        return
-    kind = Kind(str(name))
-    article = "an" if kind is Kind.EXCEPTION else "a"
-    its = [name for name, key in _KEYS.items() if kind in key.kinds]
-    for name, value in entry.items():
-        if name == "kind":
-            continue
-        if name not in its:
-            what = f"not for {article} {kind} fault" if name in _KEYS else "unknown"
-            shown = name if name.isprintable() else repr(name)
-            yield f"fault {number}, key {shown}: {what}; allowed: kind, {', '.join(its)}"
-        elif not _KEYS[name].fits(value):
-            yield _problem(number, name, value, _KEYS[name].allowed)
-    for name in its:
-        if kind in _KEYS[name].required_by and name not in entry:
-            what = f"missing, {article} {kind} fault needs it"
-            yield f"fault {number}, key {name}: {what}; allowed: {_KEYS[name].allowed}"
-    for_s, every_s = entry.get("for_s"), entry.get("every_s")
-    if every_s is not None and (
-        not isinstance(for_s, int | float)
-        or (isinstance(every_s, int | float) and for_s >= every_s)
-    ):
-        yield _problem(number, "every_s", every_s, "longer than for_s, which must be given too")
-
-
-def _problem(number: int, key: str, found: object, allowed: str) -> str:
+def problem(number: int, key: str, found: object, allowed: str) -> str:
+    """What is wrong with a key of a fault, in one line."""
     shown = "nothing" if found is None else repr(found)[:80]
     return f"fault {number}, key {key}: found {shown}; allowed: {allowed}"
 
 
-def _fault(number: int, entry: Mapping[str, object]) -> Fault:
-    """A fault from an entry that has no problem."""
-    known = {one.name for one in fields(Fault)}
-    values: dict[str, object] = {key: value for key, value in entry.items() if key in known}
-    values["kind"] = Kind(str(entry["kind"]))
-    unit = entry.get("unit")
-    if unit is not None:
-        values["unit"] = frozenset(unit if isinstance(unit, list) else [unit])
-    if "range" in entry:
-        values["cells"] = _range(str(entry["range"]))
-    if "then" in entry:
-        values["then"] = Then(str(entry["then"]))
-    return Fault(number, **values)  # type: ignore[arg-type]
+def _scheme(conn: str) -> str:
+    return conn.partition(":")[0].lower()
+
+
+def _misses(fault: Fault, units: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Why a fault can hit nothing."""
+    about = [conn for conn in units if fault.names(conn)]
+    if not about:
+        allowed = ", ".join(dict.fromkeys(map(plain, units)))
+        yield problem(fault.number, "conn", fault.conn, f"of the map: {allowed}")
+        return
+    able = [conn for conn in about if fault.can_hit(conn)]
+    if not able:
+        yield _unable(fault, about)
+        return
+    there = {number for conn in able for number in units[conn]}
+    if fault.unit is not None and not fault.unit & there:
+        allowed = ", ".join(map(str, sorted(there)))
+        yield problem(fault.number, "unit", sorted(fault.unit), f"of the map: {allowed}")
+
+
+def _unable(fault: Fault, conns: Sequence[str]) -> str:
+    """That none of the connections that a fault is about can do it, and what to do."""
+    schemes = {_scheme(conn) for conn in conns}
+    if fault.by_cells is not None and schemes & TRANSPORTS[fault.kind] == _OPCUA:
+        return (
+            f"fault {fault.number}, key {fault.by_cells}: OPC UA has nodes, which have no"
+            f" {fault.by_cells}; allowed: leave it out, or use kind bad_status with address"
+        )
+    where = "the connections of the map" if fault.conn is None else fault.conn
+    if not schemes & TRANSPORTS[fault.kind]:
+        key, found, what = "kind", str(fault.kind), fault.kind
+        possible = [str(kind) for kind, those in TRANSPORTS.items() if schemes & those]
+    else:
+        key, found, what = "then", str(fault.then), Kind.CLOSE
+        possible = [str(then) for then in Then if then is not Then.CLOSE]
+    allowed = f"for {where}: {', '.join(possible)}"
+    reason = _INSTEAD.get(what)
+    return problem(fault.number, key, found, f"{allowed} ({reason})" if reason else allowed)

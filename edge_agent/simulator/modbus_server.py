@@ -1,4 +1,4 @@
-"""Modbus PLCs that answer for an address map, one listener per host and port.
+"""Modbus PLCs that answer for an address map, one listener per port or serial line.
 
 What a tag reads follows from `signals` alone, so whoever knows the map and the time knows the
 answer.
@@ -8,25 +8,35 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import AddressSyntax, Tag
+from edge_agent.protocols.modbus_syntax import ModbusConn, Transport, parse_conn
+from edge_agent.simulator import serial_line
 from edge_agent.simulator.faults import Faults
-from edge_agent.simulator.listener import Listener
+from edge_agent.simulator.framing import Mbap, Rtu
+from edge_agent.simulator.listener import Listener, SocketListener
 
 PROTOCOL: Final = "modbus"
-DEFAULT_PORT: Final = 502
 PORT_MAX: Final = 65_535
+CONNS_MAX: Final = 1_024
+"""Parsed conns kept: one is parsed once, not once for each of its tags."""
 LOOPBACK: Final = "127.0.0.1"
 
 Syntax = Callable[[str], type[AddressSyntax]]
 """A protocol's address syntax by its name, as `edge_agent.protocols.load` gives it."""
+
+
+_Place = tuple[Transport, str, int]
+"""Transport, host and port; or transport, path of a serial line and 0."""
 
 
 def wall_clock_ms() -> int:
@@ -38,14 +48,16 @@ class ModbusSimulator:
     """All PLCs of a map; an asynchronous context manager that starts and stops them.
 
     ``host`` and ``port`` replace what the map says: the first listener takes ``port``, the next
-    one the port after it, in map order; with ``port=0`` each takes a free one. ``now_ms`` is the
-    plant's time. ``unserved`` holds the tags that no listener answers for, each with its reason:
-    another protocol or transport, or cells that an earlier tag has. ``faults`` count their seconds
-    from the start on, by ``monotonic``.
+    one the port after it, in map order; with ``port=0`` each takes a free one. Serial lines stay
+    where they are. ``now_ms`` is the plant's time. ``unserved`` holds the tags that no listener
+    answers for, each with its reason: another protocol or transport, a line that can't be had, or
+    cells that an earlier tag has. ``faults`` count their seconds from the start on, by
+    ``monotonic``; they may also be about connections ``elsewhere``, which others answer for: units
+    by `conn`.
 
     Raises ``ConfigError`` if no tag can be served, two listeners would share a port or a fault is
-    about a connection or unit that the map does not have, and
-    ``ValueError`` for an address that is not valid, which `address_map` has checked before.
+    about a connection or unit that the map does not have or that can't do it, and ``ValueError``
+    for a `conn` or an address that is not valid, which `address_map` has checked before.
     """
 
     def __init__(
@@ -57,19 +69,31 @@ class ModbusSimulator:
         host: str | None = None,
         port: int | None = None,
         faults: Faults | None = None,
+        elsewhere: Mapping[str, Sequence[int]] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.unserved: tuple[tuple[Tag, str], ...]
-        by_place: dict[tuple[str, int], Listener] = {}
+        by_place: dict[_Place, Listener] = {}
+        next_port = port
         unserved = []
         for tag in tags:
-            place = _place(tag)
-            if isinstance(place, str):
-                unserved.append((tag, place))
+            conn = _served(tag)
+            if isinstance(conn, str):
+                unserved.append((tag, conn))
                 continue
+            place = _place(conn)
             if place not in by_place:
-                listen_port = place[1] if port is None else port and port + len(by_place)
-                by_place[place] = Listener(host or place[0], listen_port, now_ms)
+                if conn.transport is Transport.RTU:
+                    by_place[place] = serial_line.SerialListener(conn, now_ms)
+                else:
+                    framing = Mbap() if conn.transport is Transport.TCP else Rtu()
+                    by_place[place] = SocketListener(
+                        host or conn.host,
+                        conn.port if next_port is None else next_port,
+                        framing,
+                        now_ms,
+                    )
+                    next_port = next_port and next_port + 1
             refusal = by_place[place].add(tag, syntax(PROTOCOL))
             if refusal is not None:
                 unserved.append((tag, refusal))
@@ -77,25 +101,32 @@ class ModbusSimulator:
         self.unserved = tuple(unserved)
         self._monotonic = monotonic
         self._started_at = monotonic()
-        self._check()
+        self._check(elsewhere or {})
         if faults is not None:
-            self._spoil(faults)
+            self._spoil(faults, elsewhere or {})
 
-    def _spoil(self, faults: Faults) -> None:
-        faults.check({conn: one.unit_ids for one in self.connections for conn in one.conns})
+    @property
+    def units(self) -> dict[str, list[int]]:
+        """The units that answer, by `conn`."""
+        return {conn: one.unit_ids for one in self.connections for conn in one.conns}
+
+    def _spoil(self, faults: Faults, elsewhere: Mapping[str, Sequence[int]]) -> None:
+        faults.check({**self.units, **elsewhere})
         for place, listener in enumerate(self.connections):
             listener.faults = faults.at_listener(place, listener.conns)
             if listener.faults is not None:
                 listener.faults.now_s = lambda: self._monotonic() - self._started_at
 
-    def _check(self) -> None:
-        if not self.connections:
+    def _check(self, elsewhere: Mapping[str, Sequence[int]]) -> None:
+        if not self.connections and not elsewhere:
             raise ConfigError(
                 f"no tag to simulate: the map needs rows with protocol {PROTOCOL} and a conn like"
-                " tcp://10.0.0.5:502"
+                " tcp://10.0.0.5:502, rtu+tcp://10.0.0.5:4001 or rtu:///tmp/line1?parity=N"
             )
         taken: dict[tuple[str, int], str] = {}
         for listener in self.connections:
+            if not isinstance(listener, SocketListener):
+                continue
             other = taken.setdefault((listener.host, listener.port), listener.conns[0])
             if not 0 <= listener.port <= PORT_MAX:
                 raise ConfigError(
@@ -108,9 +139,13 @@ class ModbusSimulator:
                     f" {listener.host}:{listener.port}; give a first port as well"
                 )
 
+    def begin(self) -> None:
+        """Count the faults' seconds from now on."""
+        self._started_at = self._monotonic()
+
     async def start(self) -> None:
         """Listen on every connection. Raises ``TransientError``; then none listens."""
-        self._started_at = self._monotonic()
+        self.begin()
         try:
             for listener in self.connections:
                 await listener.start()
@@ -168,28 +203,51 @@ async def simulate(
     return simulator
 
 
-def rebind(tags: Sequence[Tag], first_port: int = 0) -> list[Tag]:
-    """The same tags with their Modbus TCP connections moved to free ports of loopback.
+def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = None) -> list[Tag]:
+    """The same tags with their Modbus connections moved to free ports of loopback.
 
     Ports count up from ``first_port``, leaving out those in use; with 0 the system chooses.
-    Options of the `conn` are kept, and connections that shared a port still do. Raises
-    ``ConfigError`` if the ports run out.
+    Connections that shared a port still do, and options of the `conn` are kept. Serial lines move
+    into ``folder`` if there is one, with parity N, since pseudo terminals have no other; else they
+    stay, as does what is not simulated. Raises ``ConfigError`` if the ports run out.
     """
-    places = dict.fromkeys(place for place in map(_place, tags) if not isinstance(place, str))
+    conns = {tag.conn: conn for tag in tags if (conn := _simulated(tag)) is not None}
+    sockets = [conn for conn in conns.values() if conn.transport is not Transport.RTU]
+    lines = [conn for conn in conns.values() if conn.transport is Transport.RTU]
     with ExitStack() as probes:  # all held until the last is found, so that they differ
-        ports = {place: _free_port(probes, first_port) for place in places}
-    return [_moved(tag, ports) for tag in tags]
+        netlocs = {
+            place: f"{LOOPBACK}:{free_port(probes, first_port)}" for place in _places(sockets)
+        }
+    paths = (
+        {place: folder / f"line-{n}" for n, place in enumerate(_places(lines), 1)} if folder else {}
+    )
+    return [_moved(tag, conns.get(tag.conn), netlocs, paths) for tag in tags]
 
 
-def _moved(tag: Tag, ports: Mapping[tuple[str, int], int]) -> Tag:
-    place = _place(tag)
-    if isinstance(place, str):
+def _moved(
+    tag: Tag,
+    conn: ModbusConn | None,
+    netlocs: Mapping[_Place, str],
+    paths: Mapping[_Place, Path],
+) -> Tag:
+    if conn is None or tag.protocol != PROTOCOL:
         return tag
-    conn = urlsplit(tag.conn)._replace(netloc=f"{LOOPBACK}:{ports[place]}")
-    return replace(tag, conn=conn.geturl())
+    parts, place = urlsplit(tag.conn), _place(conn)
+    if place in netlocs:
+        return replace(tag, conn=parts._replace(netloc=netlocs[place]).geturl())
+    if place in paths:
+        options = [pair for pair in parse_qsl(parts.query) if pair[0] != "parity"]
+        query = urlencode([*options, ("parity", "N")])
+        return replace(tag, conn=f"rtu://{quote(str(paths[place]))}?{query}")
+    return tag
 
 
-def _free_port(probes: ExitStack, first_port: int) -> int:
+def _places(conns: Iterable[ModbusConn]) -> list[_Place]:
+    return list(dict.fromkeys(map(_place, conns)))
+
+
+def free_port(probes: ExitStack, first_port: int) -> int:
+    """A loopback port from ``first_port`` on that nobody has; ``probes`` holds it until closed."""
     for port in range(first_port, PORT_MAX + 1):
         probe = probes.enter_context(socket.socket())
         try:
@@ -200,11 +258,26 @@ def _free_port(probes: ExitStack, first_port: int) -> int:
     raise ConfigError(f"no free port on {LOOPBACK} from {first_port} to {PORT_MAX}")
 
 
-def _place(tag: Tag) -> tuple[str, int] | str:
-    """Host and port of a tag's connection; or why it cannot be simulated."""
+def _place(conn: ModbusConn) -> _Place:
+    return conn.transport, conn.path or conn.host, conn.port
+
+
+_parsed = lru_cache(maxsize=CONNS_MAX)(parse_conn)
+
+
+def _simulated(tag: Tag) -> ModbusConn | None:
+    """A tag's connection; None if nobody here answers for such ones."""
+    if tag.protocol != PROTOCOL:
+        return None
+    conn = _parsed(tag.conn)
+    return None if conn.transport is Transport.TLS else conn
+
+
+def _served(tag: Tag) -> ModbusConn | str:
+    """A tag's connection; or why it cannot be simulated."""
+    conn = _simulated(tag)
+    if conn is not None:
+        return (serial_line.refusal(conn) if conn.transport is Transport.RTU else None) or conn
     if tag.protocol != PROTOCOL:
         return f"protocol {tag.protocol} is not simulated; {PROTOCOL} is"
-    parts = urlsplit(tag.conn)
-    if parts.scheme != "tcp" or not parts.hostname:
-        return f"{tag.conn} is not simulated; tcp://HOST:PORT is"
-    return parts.hostname, DEFAULT_PORT if parts.port is None else parts.port
+    return f"{tag.conn} is not simulated; tcp://HOST:PORT, rtu+tcp://HOST:PORT and rtu:///PATH are"

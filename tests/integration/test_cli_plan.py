@@ -35,7 +35,7 @@ from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.planner import Connection, plan
 from edge_agent.settings import Settings, load_settings
 from edge_agent.simulator import ModbusSimulator, rebind
-from edge_agent.simulator.faults import parse
+from edge_agent.simulator.fault_file import parse
 from edge_agent.simulator.listener import Listener
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
@@ -115,7 +115,15 @@ def expected(one: ConnectionForecast, window_s: Fraction) -> Counts:
     return Counts(*map(int, exact))
 
 
-def plant() -> list[Tag]:
+TRANSPORTS = {
+    "tcp": "tcp://10.0.0.{}:502",
+    "rtu+tcp": "rtu+tcp://10.0.0.{}:4001?gap_max=125",
+    "rtu": "rtu:///dev/line{}?baudrate=921600&gap_max=125",
+}
+"""RTU keeps silence before each request, so a scan with many would take too long for the grid."""
+
+
+def plant(transport: str, folder: Path) -> list[Tag]:
     """Three connections: one class, two that divide each other, and three that do not."""
     spread = [
         (0, [200]),
@@ -124,16 +132,17 @@ def plant() -> list[Tag]:
     ]
     tags = []
     for number, periods in spread:
+        conn = TRANSPORTS[transport].format(number)
         for at, period_ms in enumerate(periods * 6):
             address = f"{'hr' if at % 2 else 'ir'}:{at * (3 + 4 * number)}"
             kind = ValueType.FLOAT32 if at % 3 else ValueType.INT16
-            one = make_tag(address, kind, conn=f"tcp://10.0.0.{number}:502", unit_id=1 + at % 2)
-            tags.append(replace(one, period_ms=period_ms))
-        one = make_tag("co:3", ValueType.BOOL, conn=f"tcp://10.0.0.{number}:502")
-        tags.append(replace(one, period_ms=periods[-1]))
+            one = make_tag(address, kind, conn=conn, unit_id=1 + at % 2)
+            # A device belongs to one connection here.
+            tags.append(replace(one, period_ms=period_ms, device=f"{one.device}-{number}"))
+        one = make_tag("co:3", ValueType.BOOL, conn=conn)
+        tags.append(replace(one, period_ms=periods[-1], device=f"{one.device}-{number}"))
     named = [replace(tag, tag=f"T{at:03}") for at, tag in enumerate(tags)]
-    # A device belongs to one connection here.
-    return rebind([replace(tag, device=f"{tag.device}-{tag.conn[-5]}") for tag in named])
+    return rebind(named, folder=folder)
 
 
 class Watch:
@@ -156,13 +165,14 @@ class Watch:
         listener.answer = noting  # type: ignore[method-assign]
 
 
-async def test_the_forecast_is_what_the_simulator_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
+async def test_the_forecast_is_what_the_simulator_counts(tmp_path: Path, transport: str) -> None:
     """Requests, registers and bytes of a running agent, per connection, equal exactly.
 
     A window is as many scans of the slowest class as make whole periods of all; no scan in it was
     left out, which the agent itself counts.
     """
-    tags = plant()
+    tags = plant(transport, tmp_path)
     path = tmp_path / "address_map.csv"
     address_map.write(path, tags)
     overrides = {"agent.data_dir": str(tmp_path / "data"), "agent.http": ""}
@@ -328,6 +338,20 @@ def test_an_impossible_map_names_the_row(
     path.write_bytes(b"".join(lines[: row["line"] - 1]))
     code, found = document(capsys, *words)
     assert (code, found["verdict"]) == (0, "tight")
+
+
+def test_numbers_that_count_from_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same registers cost the same, whatever the connection calls them."""
+    figures = []
+    for first, options in ((40001, ""), (40000, "?zero_based=true")):
+        tags = [
+            make_tag(str(first + at), conn=f"tcp://10.0.0.5:502{options}") for at in (0, 1, 9, 30)
+        ]
+        code, found = document(capsys, f"--map={written(tmp_path / 'map.csv', tags)}")
+        assert code == 0
+        figures.append({**found["connections"][0], "conn": "tcp://10.0.0.5:502"})
+    assert figures[0] == figures[1]
+    assert figures[0]["requests_per_s"] > 0
 
 
 def test_other_protocols_have_rows_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

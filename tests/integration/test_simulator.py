@@ -488,7 +488,7 @@ async def test_one_listener_for_each_host_and_port_of_the_map(clock: Clock) -> N
 
 def test_rebind_changes_the_connection_and_nothing_else() -> None:
     """Connections that cannot be simulated keep theirs; ports count up from the first free one."""
-    tags = [*a_tag_of_each_kind(), make_tag("ns=2;s=A", conn="opc.tcp://h:4840", protocol="opcua")]
+    tags = [*a_tag_of_each_kind(), make_tag("DB1.DBW0", conn="s7://h", protocol="s7")]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -520,6 +520,15 @@ def test_tags_that_cannot_be_simulated_are_named() -> None:
     assert reasons[0] == "an earlier tag of the map has 40002 already"
     assert "opcua" in reasons[2]
     assert "rtu:///dev/ttyUSB0" in reasons[3]
+
+
+def test_numbers_that_count_from_0() -> None:
+    """40000 of a zero-based connection and 40001 of another to the same PLC are one register."""
+    first = make_tag("40000", conn="tcp://10.0.0.5:502?zero_based=true")
+    same, next_one = make_tag("40001"), make_tag("40002")
+    simulator = ModbusSimulator([first, same, next_one], syntax=protocols.load)
+    assert [tag for tag, _ in simulator.unserved] == [same]
+    assert simulator.connections[0].tags == [first, next_one]
 
 
 def test_a_map_without_modbus_is_refused() -> None:

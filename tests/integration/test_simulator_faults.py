@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -22,8 +23,9 @@ from edge_agent.planner import Block, plan
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.settings import load_settings
 from edge_agent.simulator import ModbusSimulator, matches, rebind
-from edge_agent.simulator.faults import Kind, Then, load, parse
-from edge_agent.simulator.listener import OUTBOX_PIECES_MAX
+from edge_agent.simulator.client import OUTBOX_PIECES_MAX
+from edge_agent.simulator.fault_file import load, parse
+from edge_agent.simulator.faults import TCP, TRANSPORTS, Kind, Then
 from edge_agent.simulator.modbus_server import wall_clock_ms
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
@@ -39,6 +41,7 @@ from tests.integration.test_simulator import (
 
 EXAMPLE = Path(__file__).parents[2] / "examples/faults.toml"
 WAIT_S = 30.0
+OF_TCP = {kind for kind, those in TRANSPORTS.items() if TCP in those}
 SILENT_S = 0.1
 """Nothing is believed to come after this time: what comes on loopback comes within 1 ms."""
 
@@ -182,6 +185,16 @@ async def test_a_wrong_transaction_id(shift: int, expected: int) -> None:
         assert (await receive(reader))[0] == expected
         writer.write(ask(7, unit_id=2))
         assert (await receive(reader))[0] == 7
+
+
+async def test_a_wrong_unit() -> None:
+    """The reply carries another unit id, and is right otherwise."""
+    toml = '[[fault]]\nkind="wrong_unit"\nshift=-2\nunit=1'
+    async with faulty(toml) as simulator, connected(simulator) as (reader, writer):
+        writer.write(ask(7) + ask(8, unit_id=2))
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await reader.readexactly(11))[:9] == bytes.fromhex("0007 0000 0005 ff 03 02")
+        assert (await receive(reader))[0] == 8
 
 
 @both_loops
@@ -350,6 +363,7 @@ KINDS = {
     "exception": 'kind="exception"\ncode=4',
     "wrong transaction, never asked": 'kind="wrong_transaction"\nshift=1',
     "wrong transaction, the one before": 'kind="wrong_transaction"\nshift=-1',
+    "wrong unit": 'kind="wrong_unit"',
     "half a frame": 'kind="half_frame"',
     "half a frame and the end": 'kind="half_frame"\nthen="close"',
     "half a frame, the rest later": 'kind="half_frame"\nthen="rest"\nrest_ms=30',
@@ -387,7 +401,7 @@ async def read_all(driver: ModbusDriver, blocks: Sequence[Block]) -> tuple[int, 
 @pytest.mark.parametrize("name", list(KINDS))
 async def test_the_driver_never_gives_a_wrong_value(name: str) -> None:
     """Right values or a classed error while the fault is on; right values once it is over."""
-    assert {Kind(text.split('"')[1]) for text in KINDS.values()} == set(Kind)
+    assert {Kind(text.split('"')[1]) for text in KINDS.values()} == OF_TCP
     tags = rebind(plant(conn="tcp://127.0.0.1:502?timeout_ms=100"))
     seconds = Seconds()
     odds = "" if "dead" in name else "probability=0.5\n"
@@ -474,9 +488,12 @@ async def test_a_unit_that_dies_costs_only_its_tags(tmp_path: Path) -> None:
 
 
 def test_the_example_has_one_of_each_kind() -> None:
-    """It is what the documents point at."""
+    """It is what the documents point at; those that Modbus TCP has not are comments."""
     faults = load(EXAMPLE)
-    assert {fault.kind for fault in faults.faults} == set(Kind)
+    assert {fault.kind for fault in faults.faults} == OF_TCP
+    ModbusSimulator(plant(), syntax=protocols.load, faults=faults)
+    all_of_them = parse(re.sub(r"(?m)^#(?=[\[a-z])", "", EXAMPLE.read_text()))
+    assert {fault.kind for fault in all_of_them.faults} == set(Kind)
     assert faults.seed == 1
     dead = faults.faults[-1]
     assert (dead.unit, dead.code, dead.from_s, dead.for_s) == (frozenset({1}), 11, 20, 15)
@@ -511,6 +528,10 @@ def test_the_example_has_one_of_each_kind() -> None:
         ),
         ("[[fault]]\nkind='exception'\ncode=256", "key code: found 256; allowed: an exception"),
         ("[[fault]]\nkind='wrong_transaction'\nshift=0", "key shift: found 0; allowed: -32768"),
+        (
+            "[[fault]]\nkind='wrong_unit'\nshift=256",
+            "key shift: found 256; allowed: no multiple of",
+        ),
         ("[[fault]]\nkind='half_frame'\nthen='more'", "allowed: nothing, close, rest"),
         ("[[fault]]\nkind='half_frame'\nthen=[]", "allowed: nothing, close, rest"),
         (
@@ -605,6 +626,7 @@ async def test_it_runs_as_a_process_and_says_what_it_counted(tmp_path: Path) -> 
             process.kill()
             await process.wait()
     assert counted == {
+        "protocol": "modbus",
         "conns": ["tcp://10.0.0.5:502"], "requests": 2, "registers": 6, "errors": 0,
         "bytes_received": 24, "bytes_sent": 19 + 11, "spoiled": {"exception": 1},
     }  # fmt: skip

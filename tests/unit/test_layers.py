@@ -240,6 +240,11 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     assert not loaded & heavy
 
 
+def test_simulated_modbus_does_without_opc_ua() -> None:
+    """Each protocol's simulator is loaded by name when a map has rows of it."""
+    assert not loaded_by("edge_agent.simulator.__main__") & {"asyncua", "pymodbus", "snap7"}
+
+
 def loaded_by(module: str) -> set[str]:
     """Everything, by top-level name, that is in memory once a module is imported."""
     program = f"import sys, {module}; print(*sorted(sys.modules))"

@@ -22,8 +22,8 @@ RULED_OUT = {
     "queue": "journal",
     "queues": "journal",
 }
-FOREIGN = {"queue_size", "QueueSize"}
-"""OPC UA's own word for a setting of a monitored item."""
+FOREIGN = {"queue_size", "QueueSize", "pause_reading", "resume_reading"}
+"""OPC UA's own word for a setting of a monitored item, and methods of asyncio's transports."""
 
 
 def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,237 @@
+"""All simulated PLCs of a map, whatever they speak.
+
+A protocol is simulated by a class like `ModbusSimulator`: the same arguments, `connections` that
+describe and count themselves, `unserved`, `start` and `stop`; and a function `rebind` beside it.
+`_SIMULATORS` names each; it is imported when a map needs it, so that an unused library costs
+nothing. A new one goes there, and its kinds of faults into `faults.TRANSPORTS`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, cast
+
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.model import Tag
+from edge_agent.simulator.faults import Faults
+from edge_agent.simulator.modbus_server import Syntax, wall_clock_ms
+
+_SIMULATORS: Final[Mapping[str, str]] = {
+    "modbus": "edge_agent.simulator.modbus_server:ModbusSimulator",
+    "opcua": "edge_agent.simulator.opcua_server:OpcuaSimulator",
+}
+"""By the map's `protocol`; first ports are given out in this order."""
+
+
+class Connection(Protocol):
+    """One simulated connection: a port, or a serial line."""
+
+    @property
+    def host(self) -> str:
+        """Where it listens; empty for a serial line."""
+
+    @property
+    def port(self) -> int:
+        """Likewise; 0 for a serial line."""
+
+    conns: list[str]
+    """The map's names for it."""
+
+    def describe(self) -> dict[str, object]:
+        """What listens where, ready for JSON."""
+
+    def counted(self) -> dict[str, object]:
+        """What was counted since the start, ready for JSON."""
+
+
+class Simulator(Protocol):
+    """All PLCs of a map that speak one protocol."""
+
+    unserved: tuple[tuple[Tag, str], ...]
+    """Tags that nobody answers for, each with its reason."""
+
+    def __init__(
+        self,
+        tags: Sequence[Tag],
+        *,
+        syntax: Syntax,
+        now_ms: Callable[[], int],
+        host: str | None,
+        port: int | None,
+        faults: Faults | None,
+        elsewhere: Mapping[str, Sequence[int]],
+        monotonic: Callable[[], float],
+    ) -> None: ...
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """Where it answers, in map order."""
+
+    async def start(self) -> None:
+        """Listen everywhere. Raises ``TransientError``; then it listens nowhere."""
+
+    def begin(self) -> None:
+        """Count the faults' seconds from now on."""
+
+    async def stop(self) -> None:
+        """Stop listening; may be called in any state, also twice."""
+
+
+class Plant:
+    """All PLCs of a map; an asynchronous context manager that starts and stops them.
+
+    ``host`` and ``port`` replace what the map says: Modbus takes ports from ``port`` on, in map
+    order, and OPC UA those after them; with ``port=0`` each takes a free one. ``unserved`` holds
+    the tags that nobody answers for, each with its reason.
+
+    Raises ``ConfigError`` if no tag can be served, two connections would share a port or a fault
+    can hit nothing: with the problems of all protocols.
+    """
+
+    def __init__(
+        self,
+        tags: Sequence[Tag],
+        *,
+        syntax: Syntax,
+        now_ms: Callable[[], int] = wall_clock_ms,
+        host: str | None = None,
+        port: int | None = None,
+        faults: Faults | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        by_protocol: dict[str, list[Tag]] = {}
+        for tag in tags:
+            by_protocol.setdefault(tag.protocol, []).append(tag)
+        simulated = {name: by_protocol.pop(name) for name in _SIMULATORS if name in by_protocol}
+        known = " and ".join(_SIMULATORS)
+        unserved = [
+            (tag, f"protocol {name} is not simulated; {known} are")
+            for name, others in by_protocol.items()
+            for tag in others
+        ]
+        self.simulators: dict[str, Simulator] = {}
+        problems: dict[str, None] = {}
+        for name, its in simulated.items():
+            elsewhere = [tag for other in simulated if other != name for tag in simulated[other]]
+            try:
+                self.simulators[name] = _load(name)(
+                    its,
+                    syntax=syntax,
+                    now_ms=now_ms,
+                    host=host,
+                    port=port and port + sum(one.port != 0 for one in self.connections),
+                    faults=faults,
+                    elsewhere=_units(elsewhere),
+                    monotonic=monotonic,
+                )
+            except ConfigError as error:
+                problems.update(dict.fromkeys(str(error).splitlines()))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        for simulator in self.simulators.values():
+            unserved += simulator.unserved
+        self.unserved: tuple[tuple[Tag, str], ...] = tuple(unserved)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.connections:
+            raise ConfigError(
+                "no tag to simulate: the map needs rows with protocol modbus and a conn like"
+                " tcp://10.0.0.5:502, or opcua and opc.tcp://10.0.0.7:4840"
+            )
+        taken: dict[tuple[str, int], str] = {}
+        for connection in self.connections:
+            place = (connection.host, connection.port)
+            conn = connection.conns[0]
+            other = taken.setdefault(place, conn) if connection.port else conn
+            if other != conn:
+                raise ConfigError(
+                    f"{other} and {conn} would both listen on {place[0]}:{place[1]};"
+                    " give a first port as well"
+                )
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Where somebody answers, by protocol and in map order."""
+        return [one for simulator in self.simulators.values() for one in simulator.connections]
+
+    def describe(self) -> list[dict[str, object]]:
+        """What listens where, ready for JSON."""
+        return [
+            {"protocol": name, **one.describe()}
+            for name, simulator in self.simulators.items()
+            for one in simulator.connections
+        ]
+
+    def counted(self) -> list[dict[str, object]]:
+        """What each connection counted since its start, ready for JSON."""
+        return [
+            {"protocol": name, **one.counted()}
+            for name, simulator in self.simulators.items()
+            for one in simulator.connections
+        ]
+
+    async def start(self) -> None:
+        """Listen everywhere. Raises ``TransientError``; then nobody listens."""
+        try:
+            # An OPC UA server takes a second to build, in which nobody else would be answered.
+            for simulator in reversed(self.simulators.values()):
+                await simulator.start()
+            for simulator in self.simulators.values():
+                simulator.begin()
+        except TransientError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening; a later start uses the same ports again."""
+        for simulator in self.simulators.values():
+            await simulator.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = None) -> list[Tag]:
+    """The same tags with their connections moved to free ports of loopback.
+
+    Ports count up from ``first_port``, leaving out those in use; with 0 the system chooses.
+    Connections that shared a port still do, and options of the `conn` are kept. Serial lines move
+    into ``folder`` if there is one; what is not simulated stays. Raises ``ConfigError`` if the
+    ports run out.
+    """
+    moved = list(tags)
+    for protocol in _SIMULATORS:
+        if any(tag.protocol == protocol for tag in tags):
+            moved = _module(protocol).rebind(moved, first_port, folder=folder)
+    return moved
+
+
+def _load(protocol: str) -> type[Simulator]:
+    name = _SIMULATORS[protocol].partition(":")[2]
+    return cast("type[Simulator]", getattr(_module(protocol), name))
+
+
+def _module(protocol: str) -> Any:
+    return import_module(_SIMULATORS[protocol].partition(":")[0])
+
+
+def _units(tags: Iterable[Tag]) -> dict[str, list[int]]:
+    """Unit ids by `conn`, as a check of faults needs them."""
+    units: dict[str, set[int]] = {}
+    for tag in tags:
+        units.setdefault(tag.conn, set()).add(tag.unit_id)
+    return {conn: sorted(numbers) for conn, numbers in units.items()}
