@@ -111,7 +111,7 @@ class Doubts:
         return min(timeout_s, max(DOUBT_MIN_S, DOUBT_FACTOR * usual.most_s))
 
     def hurried(self) -> None:
-        """Someone in doubt failed; perhaps it was given up before its time."""
+        """Someone was given up before its time."""
         self._hurried = True
 
     def overtaken(self, took_s: float, timeout_s: float) -> bool:

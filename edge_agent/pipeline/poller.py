@@ -275,6 +275,7 @@ class ConnectionPoller:
         wait_s = self._wait_s(reader)
         started = self._monotonic()
         problem: str | None = None
+        hurried = False
         try:
             with contained("read"):
                 async with asyncio.timeout(wait_s):
@@ -284,11 +285,12 @@ class ConnectionPoller:
             raise
         except TimeoutError as error:
             problem = str(error) or f"no answer within {wait_s:g} s"
+            hurried = wait_s < self._driver.timeout_s
             raise TimeoutError(problem) from error
         finally:
             took_s = self._monotonic() - started
             self.counters.request_time.observe(took_s)
-            if problem is not None and wait_s < self._driver.timeout_s:
+            if hurried:
                 self._doubts.hurried()
             elif self._doubts.overtaken(took_s, self._driver.timeout_s):
                 log.info("%s: waits for a silent unit before it answers others", self.name)

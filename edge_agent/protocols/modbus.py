@@ -77,7 +77,7 @@ class ModbusDriver:
     @staticmethod
     def locate(conn: str, address: str, value_type: ValueType) -> Address:
         """`parse_address` as `conn` counts: with ``zero_based`` 40000 is the first register."""
-        zero_based = modbus_syntax.is_zero_based(conn)
+        zero_based = modbus_syntax.parse_conn(conn).zero_based
         return modbus_syntax.parse_address(address, value_type, zero_based=zero_based)
 
     @staticmethod

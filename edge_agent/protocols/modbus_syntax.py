@@ -149,6 +149,11 @@ _EXPECTED: Final[Mapping[Transport, str]] = {
 }
 
 
+CONNS_KEPT: Final = 1_024
+"""Parsed connections kept: a map's rows ask for theirs one by one."""
+
+
+@lru_cache(maxsize=CONNS_KEPT)
 def parse_conn(conn: str) -> ModbusConn:
     """Parse ``tcp://HOST``, ``tcp+tls://HOST``, ``rtu+tcp://HOST:PORT`` or ``rtu:///DEVICE``.
 
@@ -245,15 +250,6 @@ _ADDRESS: Final = re.compile(
         (?: \. (?P<bit> [0-9]{1,2} ) )?""",
     re.VERBOSE,
 )
-
-CONNS_KEPT: Final = 1_024
-"""Connections whose way of counting is kept: a map's rows ask for it one by one."""
-
-
-@lru_cache(maxsize=CONNS_KEPT)
-def is_zero_based(conn: str) -> bool:
-    """Whether 40000 is the first holding register of a connection. Raises ``ValueError``."""
-    return parse_conn(conn).zero_based
 
 
 def parse_address(address: str, value_type: ValueType, *, zero_based: bool = False) -> Address:

@@ -6,45 +6,29 @@ answer.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from edge_agent.errors import ConfigError, TransientError
-from edge_agent.model import AddressSyntax, Tag
+from edge_agent.errors import ConfigError
+from edge_agent.model import Tag
 from edge_agent.protocols.modbus_syntax import ModbusConn, Transport, parse_conn
 from edge_agent.simulator import serial_line
+from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port, wall_clock_ms
 from edge_agent.simulator.faults import Faults
 from edge_agent.simulator.framing import Mbap, Rtu
 from edge_agent.simulator.listener import Listener, SocketListener
 
 PROTOCOL: Final = "modbus"
-PORT_MAX: Final = 65_535
-CONNS_MAX: Final = 1_024
-"""Parsed conns kept: one is parsed once, not once for each of its tags."""
-LOOPBACK: Final = "127.0.0.1"
-
-Syntax = Callable[[str], type[AddressSyntax]]
-"""A protocol's address syntax by its name, as `edge_agent.protocols.load` gives it."""
-
-
 _Place = tuple[Transport, str, int]
 """Transport, host and port; or transport, path of a serial line and 0."""
 
 
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
-
-
-class ModbusSimulator:
+class ModbusSimulator(Simulator[Listener]):
     """All PLCs of a map; an asynchronous context manager that starts and stops them.
 
     ``host`` and ``port`` replace what the map says: the first listener takes ``port``, the next
@@ -72,7 +56,6 @@ class ModbusSimulator:
         elsewhere: Mapping[str, Sequence[int]] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.unserved: tuple[tuple[Tag, str], ...]
         by_place: dict[_Place, Listener] = {}
         next_port = port
         unserved = []
@@ -97,11 +80,12 @@ class ModbusSimulator:
             refusal = by_place[place].add(tag, syntax(PROTOCOL))
             if refusal is not None:
                 unserved.append((tag, refusal))
-        self.connections = tuple(by_place.values())
-        self.unserved = tuple(unserved)
-        self._monotonic = monotonic
-        self._started_at = monotonic()
-        self._check(elsewhere or {})
+        if not by_place and not elsewhere:
+            raise ConfigError(
+                f"no tag to simulate: the map needs rows with protocol {PROTOCOL} and a conn like"
+                " tcp://10.0.0.5:502, rtu+tcp://10.0.0.5:4001 or rtu:///tmp/line1?parity=N"
+            )
+        super().__init__(by_place.values(), unserved, monotonic)
         if faults is not None:
             self._spoil(faults, elsewhere or {})
 
@@ -115,48 +99,7 @@ class ModbusSimulator:
         for place, listener in enumerate(self.connections):
             listener.faults = faults.at_listener(place, listener.conns)
             if listener.faults is not None:
-                listener.faults.now_s = lambda: self._monotonic() - self._started_at
-
-    def _check(self, elsewhere: Mapping[str, Sequence[int]]) -> None:
-        if not self.connections and not elsewhere:
-            raise ConfigError(
-                f"no tag to simulate: the map needs rows with protocol {PROTOCOL} and a conn like"
-                " tcp://10.0.0.5:502, rtu+tcp://10.0.0.5:4001 or rtu:///tmp/line1?parity=N"
-            )
-        taken: dict[tuple[str, int], str] = {}
-        for listener in self.connections:
-            if not isinstance(listener, SocketListener):
-                continue
-            other = taken.setdefault((listener.host, listener.port), listener.conns[0])
-            if not 0 <= listener.port <= PORT_MAX:
-                raise ConfigError(
-                    f"{listener.conns[0]} would listen on port {listener.port}; allowed: up to"
-                    f" {PORT_MAX}; choose another first port"
-                )
-            if listener.port != 0 and other != listener.conns[0]:
-                raise ConfigError(
-                    f"{other} and {listener.conns[0]} would both listen on"
-                    f" {listener.host}:{listener.port}; give a first port as well"
-                )
-
-    def begin(self) -> None:
-        """Count the faults' seconds from now on."""
-        self._started_at = self._monotonic()
-
-    async def start(self) -> None:
-        """Listen on every connection. Raises ``TransientError``; then none listens."""
-        self.begin()
-        try:
-            for listener in self.connections:
-                await listener.start()
-        except TransientError:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Stop listening and drop all clients; a later start uses the same ports again."""
-        for listener in self.connections:
-            await listener.stop()
+                listener.faults.now_s = self.seconds
 
     def pause(self) -> None:
         """Go mute: accept connections and requests, answer nothing, now or later."""
@@ -172,18 +115,6 @@ class ModbusSimulator:
         """Close all client connections at once; new ones are welcome."""
         for listener in self.connections:
             listener.drop()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
 
 async def simulate(
@@ -246,30 +177,15 @@ def _places(conns: Iterable[ModbusConn]) -> list[_Place]:
     return list(dict.fromkeys(map(_place, conns)))
 
 
-def free_port(probes: ExitStack, first_port: int) -> int:
-    """A loopback port from ``first_port`` on that nobody has; ``probes`` holds it until closed."""
-    for port in range(first_port, PORT_MAX + 1):
-        probe = probes.enter_context(socket.socket())
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            continue
-        return int(probe.getsockname()[1])
-    raise ConfigError(f"no free port on {LOOPBACK} from {first_port} to {PORT_MAX}")
-
-
 def _place(conn: ModbusConn) -> _Place:
     return conn.transport, conn.path or conn.host, conn.port
-
-
-_parsed = lru_cache(maxsize=CONNS_MAX)(parse_conn)
 
 
 def _simulated(tag: Tag) -> ModbusConn | None:
     """A tag's connection; None if nobody here answers for such ones."""
     if tag.protocol != PROTOCOL:
         return None
-    conn = _parsed(tag.conn)
+    conn = parse_conn(tag.conn)
     return None if conn.transport is Transport.TLS else conn
 
 

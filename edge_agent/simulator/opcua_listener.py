@@ -39,8 +39,9 @@ from asyncua.server.user_managers import User, UserRole
 from edge_agent.errors import TransientError
 from edge_agent.model import Tag
 from edge_agent.protocols.opcua_syntax import NodeRef, parse_conn, parse_node
+from edge_agent.simulator.base import LOOPBACK
 from edge_agent.simulator.faults import Fault, Kind, ListenerFaults
-from edge_agent.simulator.opcua_relay import LOOPBACK, Relay
+from edge_agent.simulator.opcua_relay import Relay
 from edge_agent.simulator.opcua_values import TYPES, Values
 from edge_agent.simulator.signals import STEP_MS
 

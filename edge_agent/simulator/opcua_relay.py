@@ -20,9 +20,8 @@ from collections import Counter
 from typing import Final
 
 from edge_agent.errors import TransientError
+from edge_agent.simulator.base import LOOPBACK
 from edge_agent.simulator.faults import Kind, ListenerFaults
-
-LOOPBACK: Final = "127.0.0.1"
 
 BACKLOG_CONNECTIONS: Final = 128
 """Clients that may arrive in one turn of the event loop."""

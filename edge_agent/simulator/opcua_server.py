@@ -6,22 +6,20 @@ What a tag reads follows from `signals` alone, as with Modbus. asyncua is import
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
-from edge_agent.errors import ConfigError, TransientError
+from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.protocols.opcua_syntax import OpcuaConn, parse_conn
+from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port, wall_clock_ms
 from edge_agent.simulator.faults import Faults, Kind, problem
-from edge_agent.simulator.modbus_server import LOOPBACK, PORT_MAX, Syntax, free_port, wall_clock_ms
 from edge_agent.simulator.opcua_listener import OpcuaListener
 from edge_agent.simulator.opcua_values import STATUSES
 
@@ -32,7 +30,7 @@ NEAR_MAX: Final = 3
 _COMMON: Final = ("BadSensorFailure", "BadNotConnected", "UncertainLastUsableValue")
 
 
-class OpcuaSimulator:
+class OpcuaSimulator(Simulator[OpcuaListener]):
     """All OPC UA servers of a map; an asynchronous context manager that starts and stops them.
 
     Its arguments are those of `ModbusSimulator`, and mean the same. ``unserved`` holds the tags
@@ -73,16 +71,12 @@ class OpcuaSimulator:
                 by_place[place] = server
             else:
                 unserved.append((tag, refusal))
-        self.connections = tuple(by_place.values())
-        self.unserved: tuple[tuple[Tag, str], ...] = tuple(unserved)
-        self._monotonic = monotonic
-        self._started_at = monotonic()
-        if not self.connections and not elsewhere:
+        if not by_place and not elsewhere:
             raise ConfigError(
                 f"no tag to simulate: the map needs rows with protocol {PROTOCOL} and a conn like"
                 " opc.tcp://10.0.0.7:4840"
             )
-        self._check_ports()
+        super().__init__(by_place.values(), unserved, monotonic)
         if faults is not None:
             self._spoil(faults, elsewhere or {})
 
@@ -97,58 +91,13 @@ class OpcuaSimulator:
         for place, server in enumerate(self.connections):
             of_server = faults.at_listener(place, server.conns)
             if of_server is not None:
-                of_server.now_s = lambda: self._monotonic() - self._started_at
+                of_server.now_s = self.seconds
             server.spoil(of_server)
-
-    def _check_ports(self) -> None:
-        taken: dict[tuple[str, int], str] = {}
-        for server in self.connections:
-            other = taken.setdefault((server.host, server.port), server.conns[0])
-            if not 0 <= server.port <= PORT_MAX:
-                raise ConfigError(
-                    f"{server.conns[0]} would listen on port {server.port}; allowed: up to"
-                    f" {PORT_MAX}; choose another first port"
-                )
-            if server.port != 0 and other != server.conns[0]:
-                raise ConfigError(
-                    f"{other} and {server.conns[0]} would both listen on"
-                    f" {server.host}:{server.port}; give a first port as well"
-                )
 
     @property
     def units(self) -> dict[str, list[int]]:
         """The connections that answer; OPC UA has no units."""
         return {conn: [] for server in self.connections for conn in server.conns}
-
-    def begin(self) -> None:
-        """Count the faults' seconds from now on."""
-        self._started_at = self._monotonic()
-
-    async def start(self) -> None:
-        """Listen on every connection. Raises ``TransientError``; then none listens."""
-        self.begin()
-        try:
-            for server in self.connections:
-                await server.start()
-        except TransientError:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Stop listening and cut all clients off; a later start uses the same ports again."""
-        await asyncio.gather(*(server.stop() for server in self.connections))
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
 
 def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = None) -> list[Tag]:  # noqa: ARG001

@@ -1,9 +1,8 @@
 """All simulated PLCs of a map, whatever they speak.
 
-A protocol is simulated by a class like `ModbusSimulator`: the same arguments, `connections` that
-describe and count themselves, `unserved`, `start` and `stop`; and a function `rebind` beside it.
-`_SIMULATORS` names each; it is imported when a map needs it, so that an unused library costs
-nothing. A new one goes there, and its kinds of faults into `faults.TRANSPORTS`.
+`_SIMULATORS` names the simulator of each protocol (`base.py`); it is imported when a map needs it,
+so that an unused library costs nothing. A new one goes there, and its kinds of faults into
+`faults.TRANSPORTS`.
 """
 
 from __future__ import annotations
@@ -12,13 +11,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final
 
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import Tag
+from edge_agent.simulator.base import (
+    Connection,
+    Running,
+    Simulator,
+    Syntax,
+    check_ports,
+    wall_clock_ms,
+)
 from edge_agent.simulator.faults import Faults
-from edge_agent.simulator.modbus_server import Syntax, wall_clock_ms
 
 _SIMULATORS: Final[Mapping[str, str]] = {
     "modbus": "edge_agent.simulator.modbus_server:ModbusSimulator",
@@ -27,61 +32,7 @@ _SIMULATORS: Final[Mapping[str, str]] = {
 """By the map's `protocol`; first ports are given out in this order."""
 
 
-class Connection(Protocol):
-    """One simulated connection: a port, or a serial line."""
-
-    @property
-    def host(self) -> str:
-        """Where it listens; empty for a serial line."""
-
-    @property
-    def port(self) -> int:
-        """Likewise; 0 for a serial line."""
-
-    conns: list[str]
-    """The map's names for it."""
-
-    def describe(self) -> dict[str, object]:
-        """What listens where, ready for JSON."""
-
-    def counted(self) -> dict[str, object]:
-        """What was counted since the start, ready for JSON."""
-
-
-class Simulator(Protocol):
-    """All PLCs of a map that speak one protocol."""
-
-    unserved: tuple[tuple[Tag, str], ...]
-    """Tags that nobody answers for, each with its reason."""
-
-    def __init__(
-        self,
-        tags: Sequence[Tag],
-        *,
-        syntax: Syntax,
-        now_ms: Callable[[], int],
-        host: str | None,
-        port: int | None,
-        faults: Faults | None,
-        elsewhere: Mapping[str, Sequence[int]],
-        monotonic: Callable[[], float],
-    ) -> None: ...
-
-    @property
-    def connections(self) -> Sequence[Connection]:
-        """Where it answers, in map order."""
-
-    async def start(self) -> None:
-        """Listen everywhere. Raises ``TransientError``; then it listens nowhere."""
-
-    def begin(self) -> None:
-        """Count the faults' seconds from now on."""
-
-    async def stop(self) -> None:
-        """Stop listening; may be called in any state, also twice."""
-
-
-class Plant:
+class Plant(Running):
     """All PLCs of a map; an asynchronous context manager that starts and stops them.
 
     ``host`` and ``port`` replace what the map says: Modbus takes ports from ``port`` on, in map
@@ -113,7 +64,7 @@ class Plant:
             for name, others in by_protocol.items()
             for tag in others
         ]
-        self.simulators: dict[str, Simulator] = {}
+        self.simulators: dict[str, Simulator[Any]] = {}
         problems: dict[str, None] = {}
         for name, its in simulated.items():
             elsewhere = [tag for other in simulated if other != name for tag in simulated[other]]
@@ -135,24 +86,12 @@ class Plant:
         for simulator in self.simulators.values():
             unserved += simulator.unserved
         self.unserved: tuple[tuple[Tag, str], ...] = tuple(unserved)
-        self._check()
-
-    def _check(self) -> None:
         if not self.connections:
             raise ConfigError(
                 "no tag to simulate: the map needs rows with protocol modbus and a conn like"
                 " tcp://10.0.0.5:502, or opcua and opc.tcp://10.0.0.7:4840"
             )
-        taken: dict[tuple[str, int], str] = {}
-        for connection in self.connections:
-            place = (connection.host, connection.port)
-            conn = connection.conns[0]
-            other = taken.setdefault(place, conn) if connection.port else conn
-            if other != conn:
-                raise ConfigError(
-                    f"{other} and {conn} would both listen on {place[0]}:{place[1]};"
-                    " give a first port as well"
-                )
+        check_ports(self.connections)
 
     @property
     def connections(self) -> list[Connection]:
@@ -192,18 +131,6 @@ class Plant:
         for simulator in self.simulators.values():
             await simulator.stop()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await self.stop()
-
 
 def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = None) -> list[Tag]:
     """The same tags with their connections moved to free ports of loopback.
@@ -220,9 +147,11 @@ def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = No
     return moved
 
 
-def _load(protocol: str) -> type[Simulator]:
-    name = _SIMULATORS[protocol].partition(":")[2]
-    return cast("type[Simulator]", getattr(_module(protocol), name))
+def _load(protocol: str) -> Callable[..., Simulator[Any]]:
+    simulator: Callable[..., Simulator[Any]] = getattr(
+        _module(protocol), _SIMULATORS[protocol].partition(":")[2]
+    )
+    return simulator
 
 
 def _module(protocol: str) -> Any:

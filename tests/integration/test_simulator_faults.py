@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,10 @@ from edge_agent.planner import Block, plan
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.settings import load_settings
 from edge_agent.simulator import ModbusSimulator, matches, rebind
+from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.client import OUTBOX_PIECES_MAX
 from edge_agent.simulator.fault_file import load, parse
 from edge_agent.simulator.faults import TCP, TRANSPORTS, Kind, Then
-from edge_agent.simulator.modbus_server import wall_clock_ms
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from tests.integration.test_simulator import (
@@ -398,6 +398,37 @@ async def read_all(driver: ModbusDriver, blocks: Sequence[Block]) -> tuple[int, 
     return good, failed
 
 
+async def read_through(
+    simulator: ModbusSimulator,
+    seconds: Seconds,
+    tags: Sequence[Tag],
+    name: str,
+    until_well: Callable[[ModbusDriver, Sequence[Block]], Awaitable[None]] | None = None,
+) -> None:
+    """Read during a fault of 10 s and after it.
+
+    ``until_well`` waits, on a new connection, for what may still be on its way from the fault.
+    """
+    (connection,) = plan(tags, protocols.load)
+    blocks = connection.scan_classes[0].blocks
+    driver = ModbusDriver(connection.conn, now_ms=wall_clock_ms)
+    await driver.connect()
+    try:
+        good, failed = await read_all(driver, blocks)
+        assert (failed == 0) == (name in HARMLESS)
+        assert (good == 0) == ("dead" in name)
+        assert simulator.connections[0].spoiled
+        seconds.now = 20
+        if failed:
+            await driver.close()
+            await driver.connect()
+            if until_well is not None:
+                await until_well(driver, blocks)
+        assert await read_all(driver, blocks) == (READS * len(blocks), 0)
+    finally:
+        await driver.close()
+
+
 @pytest.mark.parametrize("name", list(KINDS))
 async def test_the_driver_never_gives_a_wrong_value(name: str) -> None:
     """Right values or a classed error while the fault is on; right values once it is over."""
@@ -411,22 +442,7 @@ async def test_the_driver_never_gives_a_wrong_value(name: str) -> None:
         faults=parse(f"[[fault]]\n{KINDS[name]}\n{odds}for_s=10"),
         monotonic=seconds,
     ) as simulator:
-        (connection,) = plan(tags, protocols.load)
-        blocks = connection.scan_classes[0].blocks
-        driver = ModbusDriver(connection.conn, now_ms=wall_clock_ms)
-        await driver.connect()
-        try:
-            good, failed = await read_all(driver, blocks)
-            assert (failed == 0) == (name in HARMLESS)
-            assert (good == 0) == ("dead" in name)
-            assert simulator.connections[0].spoiled
-            seconds.now = 20
-            if failed:
-                await driver.close()
-                await driver.connect()
-            assert await read_all(driver, blocks) == (READS * len(blocks), 0)
-        finally:
-            await driver.close()
+        await read_through(simulator, seconds, tags, name)
 
 
 async def test_a_unit_that_dies_costs_only_its_tags(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from edge_agent.model import Tag, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.opcua import OpcuaDriver
 from edge_agent.simulator import STEP_MS, Plant, matches, raw_at, rebind
+from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.fault_file import parse
-from edge_agent.simulator.modbus_server import wall_clock_ms
 from edge_agent.simulator.opcua_server import OpcuaSimulator
 from tests.integration.test_simulator import NOON, Clock, make_tag
 from tests.integration.test_simulator_faults import Seconds

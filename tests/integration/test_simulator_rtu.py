@@ -30,10 +30,10 @@ from edge_agent.model import Tag
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.simulator import ModbusSimulator, matches, raw_at, rebind, sample_at
+from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.fault_file import parse
 from edge_agent.simulator.faults import RTU, RTU_TCP, TRANSPORTS, Kind, Then
 from edge_agent.simulator.framing import RTU_SILENCE_S
-from edge_agent.simulator.modbus_server import wall_clock_ms
 from tests.integration.test_simulator import (
     NOON,
     REGISTERS,
@@ -45,7 +45,13 @@ from tests.integration.test_simulator import (
     number_of,
     read_request,
 )
-from tests.integration.test_simulator_faults import CHANCE, Seconds, plant, read_all
+from tests.integration.test_simulator_faults import (
+    CHANCE,
+    Seconds,
+    plant,
+    read_all,
+    read_through,
+)
 from tests.libmodbus_server import SerialLine
 from tests.servers import free_port
 
@@ -706,8 +712,6 @@ KINDS = {
     "dead": 'kind="dead"\nunit=[1, 2]',
     "dead behind a gateway": 'kind="dead"\nunit=[1, 2]\ncode=11',
 }
-HARMLESS = {"delay", "jitter", "half a frame, the rest later"}
-"""The driver gets every value all the same."""
 SOCKETS_ONLY = {"close", "half a frame and the end"}
 AGAIN_S_MAX = 20.0
 """Late replies of a line come one after the other, and no sooner for a reconnect."""
@@ -741,23 +745,7 @@ async def test_the_driver_never_gives_a_wrong_value(conn: str, name: str) -> Non
     odds = "" if "dead" in name else "probability=0.5\n"
     toml = f"[[fault]]\n{KINDS[name]}\n{odds}for_s=10"
     async with faulty(conn, toml, seconds=seconds, tags=tags) as simulator:
-        (connection,) = plan(tags, protocols.load)
-        blocks = connection.scan_classes[0].blocks
-        driver = ModbusDriver(connection.conn, now_ms=wall_clock_ms)
-        await driver.connect()
-        try:
-            good, failed = await read_all(driver, blocks)
-            assert (failed == 0) == (name in HARMLESS)
-            assert (good == 0) == ("dead" in name)
-            assert simulator.connections[0].spoiled
-            seconds.now = 20
-            if failed:
-                await driver.close()
-                await driver.connect()
-                await until_good(driver, blocks)
-            assert await read_all(driver, blocks) == (12 * len(blocks), 0)
-        finally:
-            await driver.close()
+        await read_through(simulator, seconds, tags, name, until_good)
 
 
 # -- as a process ------------------------------------------------------------------------------

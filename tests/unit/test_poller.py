@@ -617,6 +617,46 @@ async def test_a_unit_that_was_quick_is_not_waited_for_long(rig: Rig, plc: type[
     await until(lambda: rig.journal.tags().count("A0") > before)
 
 
+async def test_a_gateway_that_waits_for_the_silent_unit_is_not_hurried(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """It keeps the next request until then: after three of them the silent one has all its time."""
+
+    class Gateway(plc):  # type: ignore[misc, valid-type]
+        timeout_s = 0.4
+        waited: ClassVar[list[float]] = []
+        busy_until = 0.0
+
+        async def read(self, block: Block) -> Sequence[Reply]:
+            started = time.monotonic()
+            await asyncio.sleep(max(self.busy_until - started, 0))
+            try:
+                replies: Sequence[Reply] = await super().read(block)
+            except asyncio.CancelledError:
+                self.busy_until = started + 0.25
+                self.waited.append(time.monotonic() - started)
+                raise
+            return replies
+
+    blocks = (make_block("A", unit_id=1), make_block("N", unit_id=2))
+    rig.poll(Connection("plc", "plc://a", (ScanClass(10, blocks),)), Gateway)
+    await until(lambda: {"A0", "N0"} <= set(rig.journal.tags()))
+    plc.faults["A"] = "mute"
+    await until(lambda: len(Gateway.waited) >= 5)
+    first, *hurried, last = Gateway.waited[:5]
+    assert min(first, last) >= 0.4 > 0.3 > max(hurried), Gateway.waited
+
+
+async def test_a_line_on_which_nobody_answers_is_asked_on(rig: Rig, plc: type[Plc]) -> None:
+    """Pauses spare those beside who is silent; here they would only make the return late."""
+    plc.timeout_s = 0.05
+    plc.faults = dict.fromkeys("AB", "mute")
+    blocks = (make_block("A", unit_id=1), make_block("B", unit_id=2))
+    poller = rig.poll(Connection("plc", "plc://a", (ScanClass(10, blocks),)), plc)
+    await until(lambda: poller.counters.errors["connection"] >= 8)  # with pauses: twice WAIT_S
+    assert poller.counters.errors["timeout"] == len(plc.reads)
+
+
 @pytest.mark.parametrize("defect", [KeyError("no"), "short"])
 async def test_a_defect_in_a_driver_is_contained(
     rig: Rig, plc: type[Plc], defect: Exception | str
