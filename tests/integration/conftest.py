@@ -1,12 +1,14 @@
-"""Event loops for tests that must hold on both: asyncio's own and the agent's, uvloop.
+"""Event loops for tests that must hold on both, asyncio's own and the agent's, uvloop; and quiet.
 
-A module asks for them with ``pytestmark = pytest.mark.asyncio(loop_factories=[...])``.
+A module asks for the loops with ``pytestmark = pytest.mark.asyncio(loop_factories=[...])``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import pytest
 import uvloop
@@ -22,3 +24,14 @@ def pytest_asyncio_loop_factories(
     if marker is not None and "loop_factories" in marker.kwargs:
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
+    """Nothing may escape from a protocol's callbacks, and nothing may fill the log."""
+    escaped: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+    yield
+    assert escaped == []
+    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
+    assert noise == []

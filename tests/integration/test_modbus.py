@@ -6,13 +6,11 @@ pymodbus's server answers; a proxy in between spoils what it says.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -37,7 +35,10 @@ from tests.chaos import (
 )
 from tests.modbus_server import PymodbusServer
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
+    pytest.mark.usefixtures("no_traceback"),
+]
 
 PATIENCE_S = 0.05
 """When a read is given up that must not succeed."""
@@ -69,17 +70,6 @@ async def driver(proxy: Proxy) -> AsyncIterator[ModbusDriver]:
     await connected.connect()
     yield connected
     await connected.close()
-
-
-@pytest.fixture(autouse=True)
-async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Nothing may escape from a protocol's callbacks, and nothing may fill the log."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    assert escaped == []
-    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
-    assert noise == []
 
 
 def block(first: int, count: int, *, step: int = 1, unit_id: int = 1, area: str = "hr") -> Block:

@@ -7,7 +7,6 @@ says; test_modbus_servers.py has the servers that this project did not write.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import termios
@@ -19,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from pymodbus.framer.rtu import FramerRTU
@@ -34,7 +33,10 @@ from tests.chaos import Spoil, Step, cut_after, halves, late, mute, once, passin
 from tests.integration.test_drivers import CELLS, modbus_rig
 from tests.libmodbus_server import LibmodbusLine, SerialLine, compile_server
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
+    pytest.mark.usefixtures("no_traceback"),
+]
 
 READ_S_MAX = 5.0
 FAIL_S_MAX = 0.5
@@ -45,17 +47,6 @@ TIMEOUT_MS = 250
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_server(tmp_path_factory.mktemp("libmodbus"))
-
-
-@pytest.fixture(autouse=True)
-async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Nothing may escape from callbacks, and nothing may fill the log."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    assert escaped == []
-    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
-    assert noise == []
 
 
 # Real lines.

@@ -8,13 +8,11 @@ them is a test of the driver.
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,7 +35,10 @@ from tests.modbus_server import Areas
 from tests.node_modbus_server import SILENCE_MS, ModbusSerialServer
 from tests.servers import Server
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
+    pytest.mark.usefixtures("no_traceback"),
+]
 
 BAD_CONNS = ["rtu://", "rtu:///dev/x?parity=X", "rtu+tcp://h", "rtu+tcp://h:1?parity=N"]
 QUICK_MS = 10
@@ -98,17 +99,6 @@ UNITS: Mapping[int, Areas] = {1: UNIT, 7: OTHER_UNIT}
 LIBMODBUS = ["tcp libmodbus", "rtu libmodbus", "rtu+tcp libmodbus"]
 MODBUS_SERIAL = ["tcp modbus-serial", "rtu modbus-serial", "rtu+tcp modbus-serial"]
 PYMODBUS = ["rtu pymodbus", "rtu+tcp pymodbus"]
-
-
-@pytest.fixture(autouse=True)
-async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Nothing may escape from callbacks, and nothing may fill the log."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    assert escaped == []
-    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
-    assert noise == []
 
 
 @pytest.fixture(scope="module")

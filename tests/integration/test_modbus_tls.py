@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +20,10 @@ from tests.integration.test_drivers import CELLS, Process, modbus_rig
 from tests.integration.test_tls import make_certificates
 from tests.modbus_server import PymodbusServer
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
+    pytest.mark.usefixtures("no_traceback"),
+]
 
 FAIL_S_MAX = 2.0
 """Handshakes take their time on a busy machine."""
@@ -93,17 +93,6 @@ def servers(
     finally:
         for server in running.values():
             server.stop()
-
-
-@pytest.fixture(autouse=True)
-async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Nothing may escape from callbacks, and nothing may fill the log."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    assert escaped == []
-    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
-    assert noise == []
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import struct
 import time
@@ -11,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,7 +35,10 @@ from tests.chaos import (
 from tests.s7_server import S7Server
 from tests.servers import free_port
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+pytestmark = [
+    pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
+    pytest.mark.usefixtures("no_traceback"),
+]
 
 T = ValueType
 PATIENCE_S = 0.05
@@ -145,17 +146,6 @@ async def driver(proxy: Proxy) -> AsyncIterator[S7Driver]:
     await connected.connect()
     yield connected
     await connected.close()
-
-
-@pytest.fixture(autouse=True)
-async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Nothing may escape from a protocol's callbacks, and nothing may fill the log."""
-    escaped: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
-    yield
-    assert escaped == []
-    noise = [r for r in caplog.records if r.levelno >= logging.INFO and r.name != "asyncio"]
-    assert noise == []
 
 
 def tag(address: str, value_type: ValueType = T.INT16) -> Tag:
