@@ -34,13 +34,10 @@ def test_the_agent_is_killed_and_comes_back(plant: Plant, open_page: OpenPage) -
     expect(message).to_contain_text("에이전트가 응답하지 않습니다", timeout=HEAL_MS)
     expect(message).to_contain_text(re.compile(r"\d+초 전 값을 보고 있습니다"))
     expect(value).to_have_text("7.0")
-    assert (
-        page.evaluate("getComputedStyle(document.querySelector('.card .thumb')).filter")
-        == "grayscale(1)"
-    )
+    expect(page.locator(".card .thumb").first).to_have_css("filter", "grayscale(1)")
     plant.agent.start()
     expect(message).to_be_hidden(timeout=HEAL_MS)
-    assert not page.evaluate("document.documentElement.hasAttribute('data-old')")
+    expect(page.locator("html[data-old]")).to_have_count(0)
     plant.set({0: 81})
     expect(value).to_have_text("8.1", timeout=HEAL_MS)
     plant.calm()

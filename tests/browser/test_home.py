@@ -65,7 +65,7 @@ def test_search(plant: Plant, open_page: OpenPage) -> None:
     ):
         box.fill(words)
         expect(page.locator("article.card h2 a")).to_have_text(found)
-    assert "q=l2" in page.url
+    expect(page).to_have_url(re.compile("q=l2"))
     page.reload()
     expect(page.locator("article.card h2 a")).to_have_text(["보일러01"])
     expect(page.get_by_role("searchbox")).to_have_value("l2")
@@ -88,7 +88,7 @@ def test_chips(plant: Plant, open_page: OpenPage) -> None:
     expect(chips.get_by_role("button", name="B2")).to_have_attribute("aria-pressed", "true")
     chips.get_by_role("button", name="전체").click()
     expect(page.locator("article.card")).to_have_count(3)
-    assert "?" not in page.url
+    expect(page).to_have_url(re.compile(r"^[^?]*$"))
 
 
 def test_an_alarm_comes_first_and_clears(plant: Plant, open_page: OpenPage) -> None:
@@ -142,12 +142,12 @@ def test_no_card_moves_under_the_pointer(plant: Plant, open_page: OpenPage) -> N
 def test_dark_and_light(plant: Plant, open_page: OpenPage) -> None:
     """The system's theme at first, then the chosen one, also after a reload."""
     page = open_page(plant.dashboard.url, color_scheme="dark")
-    background = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(background) == "rgb(15, 15, 15)"
+    body = page.locator("body")
+    expect(body).to_have_css("background-color", "rgb(15, 15, 15)")
     page.get_by_role("button", name="밝은 화면").click()
-    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    expect(body).to_have_css("background-color", "rgb(255, 255, 255)")
     page.reload()
-    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    expect(body).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
 def test_languages(plant: Plant, open_page: OpenPage) -> None:
@@ -162,7 +162,7 @@ def test_languages(plant: Plant, open_page: OpenPage) -> None:
     expect(page.get_by_role("button", name="전체")).to_be_visible()
     page.reload()
     expect(page.get_by_role("button", name="전체")).to_be_visible()
-    assert page.evaluate("document.documentElement.lang") == "ko"
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
 
 
 def test_by_keyboard(plant: Plant, open_page: OpenPage) -> None:
