@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import random
 
 EARLY_S = 0.0005
@@ -23,10 +23,16 @@ class _Scan:
     period_s: float
     blocks: int
     due: float
-    first_block: int = 0
+    order: list[int] = field(init=False)
+    """The blocks, in the order of this scan."""
     blocks_done: int = 0
+    postponed: int = 0
+    """So many blocks at the end of `order` have had their turn and gave it up."""
     broken_block: int | None = None
     overruns: int = 0
+
+    def __post_init__(self) -> None:
+        self.order = list(range(self.blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Schedule:
             if scan.due <= now + EARLY_S and (scan.blocks_done or not running_only):
                 return Step(
                     scan_class=index,
-                    block=(scan.first_block + scan.blocks_done) % scan.blocks,
+                    block=scan.order[scan.blocks_done],
                     late_s=None if scan.blocks_done else max(now - scan.due, 0.0),
                     last=scan.blocks_done == scan.blocks - 1,
                 )
@@ -82,11 +88,28 @@ class Schedule:
         if not step.last:
             scan.blocks_done += 1
             return
-        scan.first_block = scan.blocks_done = 0
+        scan.order.sort()
+        scan.blocks_done = scan.postponed = 0
         # A tick that would be due at once counts as overrun: others would never get a turn.
         missed = max(math.floor((now + EARLY_S - scan.due) / scan.period_s), 0)
         scan.overruns += missed
         scan.due += (missed + 1) * scan.period_s
+
+    def postpone(self, step: Step) -> bool:
+        """Put the step's block behind the others of its scan, once; whether there are others."""
+        scan = self._scans[step.scan_class]
+        if scan.blocks_done + scan.postponed + 1 >= scan.blocks:
+            return False
+        scan.order.append(scan.order.pop(scan.blocks_done))
+        scan.postponed += 1
+        return True
+
+    def holds_up(self, step: Step, now: float) -> bool:
+        """Whether anything else has been waiting for the end of this step."""
+        return not step.last or any(
+            scan.due + scan.period_s * (index == step.scan_class) <= now + EARLY_S
+            for index, scan in enumerate(self._scans)
+        )
 
     def interrupt(self, step: Step, now: float) -> None:
         """The connection broke at this step; `resume` comes next.
@@ -111,8 +134,9 @@ class Schedule:
         block that breaks the connection each time must not cost those behind it.
         """
         for scan in self._scans:
-            scan.first_block = (scan.first_block + scan.blocks_done) % scan.blocks
-            scan.blocks_done = 0
+            done = scan.blocks_done
+            scan.order = scan.order[done:] + scan.order[:done]
+            scan.blocks_done = scan.postponed = 0
             scan.due += max(math.floor((now - scan.due) / scan.period_s), 0) * scan.period_s
 
 

@@ -1,12 +1,14 @@
 """How long to wait for who did not answer, and how long to leave it alone. Pure.
 
-On one line requests follow each other, so that what fails costs those beside it time. Two rules
+On one line requests follow each other, so that what fails costs those beside it time. Three rules
 keep that small, and the return quick:
 
+* What is in doubt is asked last, when all others of its scan have been read. Then it costs time
+  only if another one has become due before it is given up.
 * What fails again is asked less often: not left out after the first failure, then for 1, 3, 7 ...
-  of its periods, until all that it costs is a twentieth of the line's time (``SHARE``). An
-  exception costs a round trip, so it is asked each second period for ever; a timeout of 1 s makes
-  pauses of up to 20 s.
+  of its periods, until all that it costs others is a twentieth of the line's time (``SHARE``).
+  What costs them nothing, or a round trip, is asked each second period for ever; a timeout of 1 s
+  for which others wait makes pauses of up to 20 s.
 * Who has answered within milliseconds need not be given a whole second to be found silent. While
   it is in doubt it has twice as long as its answers usually take at most (`AnswerTime`), or those
   of its neighbours if it was never heard. Now and then (``FULL_EACH``) it has all of its time, in
@@ -52,11 +54,14 @@ class Pauses:
         """Whether it may be asked."""
         return now >= self._not_before
 
-    def failed(self, now: float, took_s: float, *, known: bool = True) -> None:
-        """It failed, after so long. One that is not ``known`` to work pauses at once."""
+    def failed(self, now: float, cost_s: float, *, known: bool = True) -> None:
+        """It failed, for which others waited ``cost_s``.
+
+        One that is not ``known`` to work pauses at once.
+        """
         self.failures += 1
         periods = 2 ** min(self.failures - known, 32) - 1
-        pause_s = min(periods * self._period_s, max(self._period_s, SHARE * took_s), self._max_s)
+        pause_s = min(periods * self._period_s, max(self._period_s, SHARE * cost_s), self._max_s)
         # Half a period more, so that the tick after the pause is never missed by a hair.
         self._not_before = now + pause_s + self._period_s / 2
 

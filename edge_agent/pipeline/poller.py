@@ -208,11 +208,19 @@ class ConnectionPoller:
                     await self._hang_up()
                 await self._sleep(min(self.schedule.wait_s(now), BEAT_S))
                 continue
+            if self._in_doubt(step) and self.schedule.postpone(step):
+                continue
             if not self._is_open:
                 await self._connect()
             if step.late_s is not None:
                 self.counters.late.observe(step.late_s)
             await self._read(step)
+
+    def _in_doubt(self, step: Step) -> bool:
+        """Whether it may well take a timeout: then it comes after the others."""
+        reader = self.readers[step.scan_class][step.block]
+        unit = self._units.get(reader.block.unit_id)
+        return reader.pauses.failures > 0 or (unit is not None and unit.failures > 0)
 
     async def _read(self, step: Step) -> None:
         """Read one block; a failure that is the block's own ends here."""
@@ -227,10 +235,10 @@ class ConnectionPoller:
             except DeviceError as error:
                 self._answered()
                 silent = isinstance(error, SilentUnitError)
-                self._block_failed(reader, "device", str(error), started, silent=silent)
+                self._block_failed(step, "device", str(error), started, silent=silent)
             except TimeoutError as error:
                 self._timeouts += 1
-                self._block_failed(reader, "timeout", str(error), started, silent=True)
+                self._block_failed(step, "timeout", str(error), started, silent=True)
             except EdgeAgentError:
                 self.schedule.interrupt(step, self._monotonic())
                 raise
@@ -350,8 +358,9 @@ class ConnectionPoller:
             log.info("%s: %s: read again after %.1f s", self.name, place, down_s)
 
     def _block_failed(
-        self, reader: BlockReader, kind: str, text: str, started: float, *, silent: bool
+        self, step: Step, kind: str, text: str, started: float, *, silent: bool
     ) -> None:
+        reader = self.readers[step.scan_class][step.block]
         self.counters.errors[kind] += 1
         level = logging.DEBUG
         if reader.failing_since is None:
@@ -361,13 +370,14 @@ class ConnectionPoller:
         log.log(level, "%s: %s: %d tags bad: %s", self.name, place_of(reader.block), tags, text)
         reader.fail(text, self.counters)
         now = self._monotonic()
+        cost_s = now - started if self.schedule.holds_up(step, now) else 0.0
         unit = self._units.get(reader.block.unit_id)
         if silent and unit is not None:
-            unit.failed(now, now - started, known=bool(reader.answer_time.most_s))
+            unit.failed(now, cost_s, known=bool(reader.answer_time.most_s))
             if unit.failures > 1:
                 return  # it is the unit rather than this block
         if kind != "timeout" or self._timeouts == 1:  # else it is rather the connection
-            reader.pauses.failed(now, now - started)
+            reader.pauses.failed(now, cost_s)
 
     async def _pause(self) -> None:
         """Do not read while the journal takes no more; the ticks in between are left out."""

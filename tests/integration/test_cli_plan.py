@@ -265,7 +265,7 @@ async def test_a_measured_round_trip_has_the_devices_own_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A PLC that takes 30 ms is measured with 30 ms and more, and that is what is reckoned with."""
-    tags = rebind([replace(make_tag(f"hr:{at * 50}"), period_ms=200) for at in range(4)])
+    tags = rebind([replace(make_tag(f"hr:{at * 60}"), period_ms=200) for at in range(4)])
     words = (f"--map={written(tmp_path / 'map.csv', tags)}", "--measure")
     slow = parse("[[fault]]\nkind='delay'\ndelay_ms=30")
     async with ModbusSimulator(tags, syntax=protocols.load, faults=slow):
@@ -321,19 +321,19 @@ def test_an_impossible_map_names_the_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With its line in the file; the file without it and what follows can be done."""
-    tags = [replace(make_tag(f"hr:{at * 50}"), period_ms=200) for at in range(12)]
+    tags = [replace(make_tag(f"hr:{at * 60}"), period_ms=200) for at in range(12)]
     path = tmp_path / "map.csv"
     words = (f"--map={written(path, tags)}", "--round-trip-ms=25")
     code, found = document(capsys, *words)
     assert (code, found["verdict"]) == (1, "impossible")
     row = found["connections"][0]["breaks"]
     assert row == {
-        "line": 10, "site": "A1", "device": "PLC1", "tag": "T008", "address": "hr:400",
+        "line": 10, "site": "A1", "device": "PLC1", "tag": "T008", "address": "hr:480",
         "period_ms": 200,
     }  # fmt: skip
     assert run(*words) == 1
     output = capsys.readouterr().out
-    assert "impossible from A1/PLC1/T008 on (line 10, hr:400, every 200 ms)" in output
+    assert "impossible from A1/PLC1/T008 on (line 10, hr:480, every 200 ms)" in output
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[: row["line"] - 1]))
     code, found = document(capsys, *words)

@@ -192,7 +192,7 @@ def test_the_verdict_by_share_of_the_period(round_trip_s: float, verdict: Verdic
 
 def test_the_row_that_breaks_a_connection() -> None:
     """With the rows above it the connection keeps up; with it, it does not."""
-    addresses = [f"hr:{at * 50}" for at in (3, 1, 1000, 7, 5, 2, 900, 4)]
+    addresses = [f"hr:{at * 60}" for at in (3, 1, 1000, 7, 5, 2, 900, 4)]
     tags = [tag(address, period_ms=200) for address in addresses]
     (connection,) = look(tags, round_trip_s=0.045).connections
     assert connection.breaks == tags[4]  # four requests of 45 ms fit into 200

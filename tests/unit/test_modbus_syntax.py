@@ -185,13 +185,17 @@ def test_bad_zero_based_address(address: str, value_type: ValueType, message: st
                 verify="ca",
             ),
         ),
-        ("rtu+tcp://h:4001", ModbusConn("h", 4001, transport=Transport.RTU_TCP)),
-        ("rtu:///dev/ttyUSB0", ModbusConn("", 0, transport=Transport.RTU, path="/dev/ttyUSB0")),
+        ("rtu+tcp://h:4001", ModbusConn("h", 4001, gap_max=10, transport=Transport.RTU_TCP)),
+        (
+            "rtu:///dev/ttyUSB0",
+            ModbusConn("", 0, gap_max=10, transport=Transport.RTU, path="/dev/ttyUSB0"),
+        ),
         (
             "rtu:///dev/serial/by-id/a%20b?baudrate=9600&parity=N&stopbits=2&bytesize=8&retries=1",
             ModbusConn(
                 "",
                 0,
+                gap_max=10,
                 transport=Transport.RTU,
                 path="/dev/serial/by-id/a b",
                 baudrate=9600,
@@ -277,10 +281,15 @@ def test_bad_conn(conn: str, message: str) -> None:
 
 
 def test_limits() -> None:
-    """The protocol's own limits by default; a gap of bits is 16 times a gap of registers."""
-    parsed = parse_conn("tcp://h")
-    assert parsed.limits("holding") == parsed.limits("input") == Limits(125, 10)
-    assert parsed.limits("coil") == parsed.limits("discrete") == Limits(2000, 160)
+    """The protocol's own limits by default; a gap of bits is 16 times a gap of registers.
+
+    Where the bytes go over a serial line, fewer are read along.
+    """
+    for conn, gap_max in (("tcp://h", 50), ("tcp+tls://h", 50), ("rtu+tcp://h:1", 10)):
+        parsed = parse_conn(conn)
+        assert parsed.limits("holding") == parsed.limits("input") == Limits(125, gap_max)
+        assert parsed.limits("coil") == parsed.limits("discrete") == Limits(2000, 16 * gap_max)
+    assert parse_conn("rtu:///dev/x").limits("holding") == Limits(125, 10)
     parsed = parse_conn("tcp://h?gap_max=2&registers_max=50&bits_max=16")
     assert parsed.limits("holding") == Limits(50, 2)
     assert parsed.limits("coil") == Limits(16, 32)

@@ -40,6 +40,7 @@ def ticks(pauses: Pauses, took_s: float, attempts: int = 9, *, known: bool = Tru
 @pytest.mark.parametrize(
     ("took_s", "expected"),
     [
+        (0.0, [1, 2, 2, 2, 2, 2, 2, 2, 2]),  # nobody waits for it
         (0.002, [1, 2, 2, 2, 2, 2, 2, 2, 2]),  # an exception: each second period
         (0.25, [1, 2, 4, 6, 6, 6, 6, 6, 6]),  # 20 times 0.25 s
         (0.4, [1, 2, 4, 8, 9, 9, 9, 9, 9]),

@@ -585,6 +585,24 @@ async def test_a_silent_unit_is_left_alone_for_longer_and_longer(
     assert plc.units[-8:].count(1) >= 3
 
 
+async def test_a_silent_unit_that_holds_nobody_up_is_asked_each_second_period(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """It is asked last, and its whole timeout fits before the next tick: no reason to pause long.
+
+    Its neighbour, which comes behind it in the plan, does not wait for it.
+    """
+    plc.timeout_s = 0.06
+    blocks = (make_block("A", unit_id=1), make_block("N", unit_id=2))
+    rig.poll(Connection("plc", "plc://a", (ScanClass(200, blocks),)), plc)
+    await until(lambda: {"A0", "N0"} <= set(rig.journal.tags()))
+    plc.faults["A"] = "mute"
+    await until(lambda: plc.reads.count("A") >= 6)
+    told = "".join(plc.reads)
+    assert "NA" in told[4:], told
+    assert told.endswith("NANNANNANNA"), told
+
+
 async def test_dead_units_side_by_side_do_not_end_the_connection(rig: Rig, plc: type[Plc]) -> None:
     """More of them than TIMEOUTS_MAX, from the start: whoever else is on the line is read."""
     dead, well = "ABCDEFG", "XY"

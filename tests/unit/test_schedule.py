@@ -229,6 +229,64 @@ def test_a_scan_after_an_interruption_reads_every_block() -> None:
     assert read == [(1, False), (2, False), (0, True)]
 
 
+@pytest.mark.parametrize(
+    ("doubted", "order"),
+    [({0}, "1230"), ({1, 2}, "0312"), ({3}, "0123"), ({0, 1, 2, 3}, "3012"), (set(), "0123")],
+)
+def test_a_postponed_block_comes_behind_the_others_once(doubted: set[int], order: str) -> None:
+    """Each block is read once in a scan all the same, and the next scan begins in plan order."""
+    schedule, read, late = Schedule([(1.0, 4)], START), "", 0
+    for scan in range(2):
+        now = START + scan
+        while (step := schedule.next_step(now)) is not None:
+            if step.block in doubted and scan == 0 and schedule.postpone(step):
+                continue
+            read += str(step.block)
+            late += step.late_s is not None
+            schedule.finish(step, now)
+    assert read == order + "0123"
+    assert late == 2
+    assert schedule.overruns == 0
+
+
+def test_an_interrupted_scan_keeps_its_order() -> None:
+    """What was postponed is still behind the others when the scan begins anew in the middle."""
+    schedule, read = Schedule([(1.0, 3)], START), []
+    first = schedule.next_step(START)
+    assert first is not None
+    assert schedule.postpone(first)
+    second = schedule.next_step(START)
+    assert second is not None
+    schedule.finish(second, START)
+    schedule.resume(START + 0.1)
+    while (step := schedule.next_step(START + 0.1)) is not None:
+        read.append(step.block)
+        schedule.finish(step, START + 0.1)
+    assert read == [2, 0, 1]
+
+
+def test_what_holds_others_up() -> None:
+    """A step with blocks behind it, or one that lasts into any tick; else it costs nobody time."""
+    schedule = Schedule([(1.0, 2), (0.2, 1)], START)
+    fast = schedule.next_step(START)
+    assert fast == Step(1, 0, 0.0, last=True)
+    assert schedule.holds_up(fast, START + 0.1), "the slow class is due"
+    schedule.finish(fast, START + 0.1)
+    first = schedule.next_step(START + 0.1)
+    assert first is not None
+    assert schedule.holds_up(first, START + 0.11), "the second block"
+    schedule.finish(first, START + 0.11)
+    last = schedule.next_step(START + 0.11)
+    assert last is not None
+    assert not schedule.holds_up(last, START + 0.19)
+    assert schedule.holds_up(last, START + 0.2), "the fast class is due again"
+    alone = Schedule([(1.0, 1)], START)
+    only = alone.next_step(START)
+    assert only is not None
+    assert not alone.holds_up(only, START + 0.9)
+    assert alone.holds_up(only, START + 1.0), "its own next tick"
+
+
 @given(classes, durations, st.floats(0, 10))
 def test_running_only_ends_what_runs_and_starts_nothing(
     plan: list[tuple[float, int]], read_s: list[float], at_s: float
