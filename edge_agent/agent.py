@@ -1,6 +1,7 @@
 """The agent: every part wired together in one TaskGroup, started and ended in order.
 
 Start: journal (nothing can be taken without it), sinks, pollers, HTTP.
+Another map: pollers change over, everything behind the journal goes on (reloader.py).
 End: pollers finish their running scans, the journal commits, sinks deliver what is left for at
 most `shutdown_timeout_s`, the journal closes. Killed at any point of this: see the journal.
 """
@@ -12,7 +13,6 @@ import logging
 import os
 import signal
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,14 +22,17 @@ from edge_agent.address_map import AddressMap
 from edge_agent.http_server import HttpServer
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import epoch_ms
+from edge_agent.map_versions import MapVersions
 from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.device_reporter import DeviceReporter
 from edge_agent.pipeline.gap_book import GAPS_FILE, GapBook
 from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
-from edge_agent.pipeline.poller import ConnectionPoller, phases
+from edge_agent.pipeline.poller import ConnectionPoller
+from edge_agent.pipeline.pollers import Pollers
 from edge_agent.pipeline.upkeep import UpkeepRunner
-from edge_agent.planner import plan
+from edge_agent.planner import Connection, plan
+from edge_agent.reloader import Reloader
 from edge_agent.settings import Settings
 from edge_agent.status import (
     AgentStatus,
@@ -41,6 +44,7 @@ from edge_agent.status import (
     ingest_status,
     journal_status,
     loss,
+    map_status,
     sink_status,
     upkeep_status,
 )
@@ -55,8 +59,6 @@ log = logging.getLogger(__name__)
 JOURNAL_FILE = "journal.db"
 LOSSES_SHOWN_MAX = 100
 """Rows of the loss ledger that `/losses` tells; `edge-agent journal export ledger` has all."""
-SCANS_FINISH_TIMEOUT_S = 5.0
-"""For scans that are running at the end; a mute device must not use up the sinks' time."""
 STALLED_S = 30.0
 """A poller, ingest or committer that has not moved for so long is stuck: the watchdog is not fed.
 The first two have a request's own timeout on top of it."""
@@ -74,7 +76,13 @@ class Agent:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.address_map = address_map
+        self.reloader = Reloader(
+            address_map,
+            MapVersions(settings.agent.data_dir),
+            self._apply,
+            now_ms=now_ms,
+            monotonic=monotonic,
+        )
         self.polled = {tag.key for tag in address_map.tags}
         self.ingested = Ingested(settings.agent.data_dir / INGESTED_FILE, self.polled)
         self.destinations = [
@@ -90,13 +98,10 @@ class Agent:
             commit_interval_s=settings.agent.commit_interval_ms / 1000,
             now_ms=now_ms,
         )
-        self.pollers: list[ConnectionPoller] = []
         self.runners: list[DeliveryRunner] = []
         self.chores: list[UpkeepRunner] = []
         self.reporters: list[DeviceReporter] = []
         self.ingest: Ingest | None = None
-        self.layout = ""
-        """Names the order of tags among `pollers`; another order has another name."""
         self.restarts = 0
         """Tasks that ended with an error nobody expected, and were started again."""
         self.last_status: AgentStatus | None = None
@@ -106,6 +111,24 @@ class Agent:
         self._monotonic = monotonic
         self._started_at = monotonic()
         self._stopping = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._gap_book = GapBook(settings.agent.data_dir / GAPS_FILE)
+        self._polls = Pollers(self._make_poller, self._start)
+
+    @property
+    def address_map(self) -> AddressMap:
+        """The running one."""
+        return self.reloader.running
+
+    @property
+    def pollers(self) -> Sequence[ConnectionPoller]:
+        """In the running map's order."""
+        return self._polls.all
+
+    @property
+    def layout(self) -> str:
+        """Names the order of tags among `pollers`; another order has another name."""
+        return self._polls.layout
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -122,9 +145,11 @@ class Agent:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self.reloader.look)
         await self.journal.open([target.sink.name for target in self.destinations])
         try:
             self.ingested.load()
+            self.reloader.start()
             await self._run_tasks()
             await self.journal.flush()
             self.last_status = await self.status(devices=False)
@@ -133,33 +158,25 @@ class Agent:
 
     async def _run_tasks(self) -> None:
         self._make_parts()
-        async with asyncio.TaskGroup() as group, HttpServer(self):
-            committer = self._start(group, "journal", self.journal.run)
+        async with self._group, HttpServer(self):
+            committer = self._start("journal", self.journal.run)
             deliveries = [
-                self._start(group, f"{runner.sink.name}.deliver", runner.run)
-                for runner in self.runners
+                self._start(f"{runner.sink.name}.deliver", runner.run) for runner in self.runners
             ]
-            polls = [
-                self._start(group, f"edge[{poller.name}].poll", poller.run)
-                for poller in self.pollers
-            ]
-            chores = [
-                self._start(group, f"{chore.name}.upkeep", chore.run) for chore in self.chores
-            ]
-            chores += [
-                self._start(group, "devices.tell", reporter.run) for reporter in self.reporters
-            ]
-            takers = [self._start(group, ingest.name, ingest.run) for ingest in self._ingests()]
-            chores.append(self._start(group, "watchdog", self._watch))
-            self._notifier.ready(f"{len(self.address_map.tags)} tags on {len(polls)} connections")
+            self._polls.begin(plan(self.address_map.tags, protocols.load))
+            chores = [self._start(f"{chore.name}.upkeep", chore.run) for chore in self.chores]
+            chores += [self._start("devices.tell", reporter.run) for reporter in self.reporters]
+            takers = [self._start(ingest.name, ingest.run) for ingest in self._ingests()]
+            chores.append(self._start("watchdog", self._watch))
+            watch = self._start("map.watch", self.reloader.run)
+            self._notifier.ready(self._extent)
             log.info(
-                "running: %d tags on %d connections to %s",
-                len(self.address_map.tags),
-                len(polls),
+                "running: %s to %s",
+                self._extent,
                 ", ".join(runner.sink.name for runner in self.runners) or "no sink",
             )
             await self._stopping.wait()
-            await self._end([*polls, *takers])
+            await self._end(watch, takers)
             for task in (*chores, *deliveries, committer):
                 task.cancel()
 
@@ -184,27 +201,47 @@ class Agent:
             for target in self.destinations
             if target.upkeep is not None
         ]
-        connections = plan(self.address_map.tags, protocols.load)
-        gap_book = GapBook(self.settings.agent.data_dir / GAPS_FILE)
-        self.layout = uuid.uuid4().hex
-        self.pollers = [
-            ConnectionPoller(
-                connection,
-                protocols.load(connection.protocol),
-                self.journal,
-                phase=phase,
-                now_ms=self._now_ms,
-                monotonic=self._monotonic,
-                gap_book=gap_book,
-            )
-            for connection, phase in zip(connections, phases(len(connections)), strict=True)
-        ]
         self.ingest = self._make_ingest()
         self.reporters = [
-            DeviceReporter(self.pollers, target.teller, now_ms=self._now_ms)
+            DeviceReporter(
+                lambda: self.pollers, lambda: self.layout, target.teller, now_ms=self._now_ms
+            )
             for target in self.destinations
             if target.teller is not None
         ]
+
+    def _make_poller(self, connection: Connection, phase: float) -> ConnectionPoller:
+        return ConnectionPoller(
+            connection,
+            protocols.load(connection.protocol),
+            self.journal,
+            phase=phase,
+            now_ms=self._now_ms,
+            monotonic=self._monotonic,
+            gap_book=self._gap_book,
+        )
+
+    async def _apply(self, address_map: AddressMap, connections: Sequence[Connection]) -> None:
+        """Make another map the running one."""
+        keys = {tag.key for tag in address_map.tags}
+        self.polled |= keys  # before the first sample of a new tag, until the last of an old one
+        self._look_again()
+        found = await self._polls.change(connections)
+        self.polled &= keys
+        self._look_again()
+        log.info(
+            "%d connections untouched, %d changed, %d new, %d ended",
+            *map(len, (found.kept, found.changed, found.begun, found.ended)),
+        )
+
+    def _look_again(self) -> None:
+        for target in self.destinations:
+            if isinstance(target.sink, Unpublished):
+                target.sink.look_again()
+
+    @property
+    def _extent(self) -> str:
+        return f"{len(self.address_map.tags)} tags on {len(self.pollers)} connections"
 
     def _make_ingest(self) -> Ingest | None:
         """What takes in foreign messages, if the settings ask for it."""
@@ -225,19 +262,15 @@ class Agent:
     def _ingests(self) -> list[Ingest]:
         return [] if self.ingest is None else [self.ingest]
 
-    async def _end(self, polls: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(self, watch: asyncio.Task[None], takers: Sequence[asyncio.Task[None]]) -> None:
         """Finish scans, commit, and deliver what is left as long as it may take."""
         self._notifier.stopping()
+        watch.cancel()
         deadline = self._monotonic() + self.settings.agent.shutdown_timeout_s
         log.info("stopping: finishing scans and deliveries")
-        for poller in self.pollers:
-            poller.stop()
         for ingest in self._ingests():
             ingest.stop()
-        if polls:
-            _, late = await asyncio.wait(polls, timeout=SCANS_FINISH_TIMEOUT_S)
-            for task in late:
-                task.cancel()
+        await self._polls.end(takers)
         await self.journal.flush()
         for runner in self.runners:
             runner.drain()
@@ -248,12 +281,9 @@ class Agent:
     # -- supervision ----------------------------------------------------------------------------
 
     def _start(
-        self,
-        group: asyncio.TaskGroup,
-        name: str,
-        run: Callable[[], Coroutine[object, object, None]],
+        self, name: str, run: Callable[[], Coroutine[object, object, None]]
     ) -> asyncio.Task[None]:
-        return group.create_task(supervise(name, run, self._count_restart), name=name)
+        return self._group.create_task(supervise(name, run, self._count_restart), name=name)
 
     def _count_restart(self) -> None:
         self.restarts += 1
@@ -296,7 +326,8 @@ class Agent:
         states = [sink_status(runner, self.journal, now_ms) for runner in self.runners]
         upkeep = [upkeep_status(chore) for chore in self.chores]
         ingest = None if self.ingest is None else ingest_status(self.ingest)
-        problems = list(problems_of(states, upkeep, ingest, now_ms))
+        running_map = map_status(self.reloader)
+        problems = list(problems_of(states, upkeep, ingest, running_map, now_ms))
         notices = list(notices_of(ingest))
         well, text = verdict(connections, journal, states, problems, notices, now_ms)
         return AgentStatus(
@@ -317,6 +348,7 @@ class Agent:
             devices=list(devices_of(self.pollers)) if devices else [],
             connections=connections,
             ingest=ingest,
+            map=running_map,
             journal=journal,
             sinks=states,
             upkeep=upkeep,

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from edge_agent.metrics import Histogram
 from edge_agent.pipeline.reader import Quality
 from edge_agent.prometheus import scrape_text
-from edge_agent.status import AgentStatus
+from edge_agent.status import AgentStatus, MapStatus
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
@@ -24,6 +24,9 @@ METRICS = {
     "edge_agent_up_seconds": "Seconds since the agent started.",
     "edge_agent_tags": "Tags by the quality of their newest value.",
     "edge_agent_task_restarts": "Tasks that failed unexpectedly and were started again.",
+    "edge_agent_map_valid": "Whether the running address map is what its file says.",
+    "edge_agent_map_version": "Version of the running address map; absent while it is not kept.",
+    "edge_agent_map_reloads": "Changed address maps by what came of them.",
     "edge_agent_connection_up": "Whether a connection is up.",
     "edge_agent_scans": "Scans done.",
     "edge_agent_scan_overruns": "Ticks left out because the scan before them was still running.",
@@ -75,6 +78,7 @@ def exposition(agent: Agent, status: AgentStatus) -> bytes:
 def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     yield _gauge("up_seconds", {(): status["agent"]["uptime_s"]})
     yield _counter("task_restarts", {(): agent.restarts})
+    yield from _map(status["map"])
     qualities = dict.fromkeys([(quality.value,) for quality in Quality], 0)
     for poller in agent.pollers:
         for readers in poller.readers:
@@ -172,6 +176,14 @@ def _upkeep(status: AgentStatus) -> Iterator[Metric]:
 
 Values = Mapping[Any, float]
 """By the values of its labels."""
+
+
+def _map(status: MapStatus) -> Iterator[Metric]:
+    yield _gauge("map_valid", {(): status["error"] is None})
+    if status["version"] is not None:
+        yield _gauge("map_version", {(): status["version"]})
+    results = {("applied",): status["applied"], ("refused",): status["refused"]}
+    yield _counter("map_reloads", results, "result")
 
 
 def _gauge(name: str, values: Values, *labels: str) -> Metric:

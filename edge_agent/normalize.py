@@ -55,6 +55,10 @@ class Normalizer:
         ]
         self._filtered = any(self._filters)
 
+    def adopt(self, place: int, before: Normalizer, place_before: int) -> None:
+        """Go on for one tag where another block's normalizer stood."""
+        self._filters[place] = before._filters[place_before]
+
     def __call__(
         self, ts_ms: int, raw: Sequence[float], positions: Sequence[int] | None = None
     ) -> Normalized:

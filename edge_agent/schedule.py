@@ -7,7 +7,7 @@ scan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import random
 
@@ -59,11 +59,12 @@ class Schedule:
         """``classes`` are (period in seconds, number of blocks); the grid begins at ``start``."""
         self._scans = [_Scan(period_s, blocks, start) for period_s, blocks in classes]
         self._order = sorted(range(len(classes)), key=lambda index: classes[index][0])
+        self._overruns_before = 0
 
     @property
     def overruns(self) -> int:
         """Ticks left out because the scan before them was still running."""
-        return sum(scan.overruns for scan in self._scans)
+        return self._overruns_before + sum(scan.overruns for scan in self._scans)
 
     def next_step(self, now: float, *, running_only: bool = False) -> Step | None:
         """The block to read now, if any; `finish` must be called before the next one.
@@ -123,6 +124,34 @@ class Schedule:
         else:
             scan.broken_block = step.block
 
+    def adopt(
+        self, before: Schedule, places: Mapping[tuple[int, int], Sequence[tuple[int, int]]]
+    ) -> None:
+        """Go on where another plan of the same connection stood; call it before the first step.
+
+        A class whose period both have keeps its grid, and what it has read of its running scan.
+        ``places`` are (class, block): where the tags of each block here stood ``before``. A block
+        has been read if all of those were; one that stood nowhere is new.
+        """
+        self._overruns_before = before.overruns
+        for index, scan in enumerate(self._scans):
+            old_index = before._index_of(scan.period_s)
+            if old_index is None:
+                continue
+            old = before._scans[old_index]
+            scan.due = old.due
+            done = {(old_index, block) for block in old.order[: old.blocks_done]}
+            had = [block for block in range(scan.blocks) if _all_in(places, (index, block), done)]
+            if len(had) == scan.blocks and done:  # what was left of the scan is no more
+                scan.due += scan.period_s
+            else:
+                scan.order = had + [block for block in range(scan.blocks) if block not in had]
+                scan.blocks_done = len(had)
+
+    def _index_of(self, period_s: float) -> int | None:
+        found = (index for index, scan in enumerate(self._scans) if scan.period_s == period_s)
+        return next(found, None)
+
     def wait_s(self, now: float) -> float:
         """Seconds until the next tick; at least a millisecond, so that no loop spins."""
         return max(min(scan.due for scan in self._scans) - now, WAIT_MIN_S)
@@ -138,6 +167,15 @@ class Schedule:
             scan.order = scan.order[done:] + scan.order[:done]
             scan.blocks_done = scan.postponed = 0
             scan.due += max(math.floor((now - scan.due) / scan.period_s), 0) * scan.period_s
+
+
+def _all_in(
+    places: Mapping[tuple[int, int], Sequence[tuple[int, int]]],
+    at: tuple[int, int],
+    done: set[tuple[int, int]],
+) -> bool:
+    stood = places.get(at, ())
+    return bool(stood) and done.issuperset(stood)
 
 
 class Backoff:

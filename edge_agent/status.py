@@ -18,10 +18,13 @@ from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import BlockReader, Quality, place_of
 from edge_agent.pipeline.recorder import Exchange
 from edge_agent.pipeline.upkeep import UpkeepRunner
+from edge_agent.reloader import Reloader
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.ingest import Ingest, NotUnderstood
 
+MAP_PROBLEMS_MAX = 100
+"""More are not told at once; `edge-agent check` has all."""
 HEALTH_FRESH_S = 300.0
 """Upkeep reads it each minute, and may work for some of it. Older figures are not shown."""
 
@@ -193,6 +196,24 @@ class IngestStatus(TypedDict):
     last_not_understood: NotUnderstoodStatus | None
 
 
+class MapStatus(TypedDict):
+    """The running address map, and whether the file is it.
+
+    ``version`` is None where it could not be kept. ``error``, since ``error_since_ms``, says why
+    the file was not applied; ``problems`` are those of its rows, at most ``MAP_PROBLEMS_MAX``.
+    Counts since the start.
+    """
+
+    path: str
+    sha256: str
+    version: int | None
+    error: str | None
+    error_since_ms: int | None
+    problems: list[dict[str, int | str | None]]
+    applied: int
+    refused: int
+
+
 class Loss(TypedDict):
     """One row of the loss ledger. What is not known is None."""
 
@@ -215,6 +236,7 @@ class AgentStatus(TypedDict):
     devices: list[DeviceStatus]
     connections: list[ConnectionStatus]
     ingest: IngestStatus | None
+    map: MapStatus
     journal: JournalStatus
     sinks: list[SinkStatus]
     upkeep: list[UpkeepStatus]
@@ -395,6 +417,25 @@ def ingest_status(ingest: Ingest) -> IngestStatus:
 def _not_understood(last: NotUnderstood) -> NotUnderstoodStatus:
     return NotUnderstoodStatus(
         ts_ms=last.ts_ms, topic=last.topic, problem=last.problem, payload=last.payload
+    )
+
+
+def map_status(reloader: Reloader) -> MapStatus:
+    """The figures of the running map."""
+    refused, newest = reloader.refused, reloader.versions.newest
+    running = reloader.running
+    kept = newest is not None and newest.sha256 == running.sha256
+    return MapStatus(
+        path=str(running.path),
+        sha256=running.sha256,
+        version=newest.version if kept and newest is not None else None,
+        error=None if refused is None else refused.text,
+        error_since_ms=None if refused is None else refused.since_ms,
+        problems=[]
+        if refused is None
+        else [problem.as_dict() for problem in refused.problems[:MAP_PROBLEMS_MAX]],
+        applied=reloader.results["applied"],
+        refused=reloader.results["refused"],
     )
 
 

@@ -12,6 +12,7 @@ from edge_agent.status import (
     ConnectionStatus,
     IngestStatus,
     JournalStatus,
+    MapStatus,
     SinkStatus,
     UpkeepStatus,
 )
@@ -26,9 +27,12 @@ def problems_of(
     sinks: Iterable[SinkStatus],
     upkeep: Iterable[UpkeepStatus],
     ingest: IngestStatus | None,
+    address_map: MapStatus,
     now_ms: int,
 ) -> Iterator[str]:
     """What is wrong although polled data flows, each with what to do."""
+    if address_map["error"]:
+        yield f"the address map in the file is not the one that runs: {address_map['error']}"
     if ingest is not None:
         yield from _problems_of_ingest(ingest, now_ms)
     for sink in sinks:

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.address_map.check import check
-from edge_agent.address_map.columns import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from edge_agent.address_map.columns import (
+    COLUMNS,
+    COLUMNS_VERSION,
+    OPTIONAL_COLUMNS,
+    REQUIRED_COLUMNS,
+)
 from edge_agent.address_map.problems import MapError, Problem, UnreadableFileError, shown
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
@@ -22,6 +27,7 @@ from edge_agent.model import AddressSyntax, Tag
 
 __all__ = [
     "COLUMNS",
+    "COLUMNS_VERSION",
     "FILE_BYTES_MAX",
     "OPTIONAL_COLUMNS",
     "REQUIRED_COLUMNS",
@@ -29,6 +35,8 @@ __all__ = [
     "MapError",
     "Problem",
     "load",
+    "parse",
+    "read_bytes",
     "write",
 ]
 
@@ -56,8 +64,22 @@ def load(path: Path, syntax: Callable[[str], type[AddressSyntax]] | None = None)
     that nobody offers; without it the cells of `protocol`, `conn` and `address` may hold any
     text. Raises ``MapError`` with every problem of the file.
     """
+    return parse(path, read_bytes(path), syntax)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A map's file. Raises ``MapError`` if it can't be read, or is larger than any map."""
     try:
-        data = _bytes_of(path)
+        return _bytes_of(path)
+    except UnreadableFileError as error:
+        raise MapError(path, [error.problem]) from error
+
+
+def parse(
+    path: Path, data: bytes, syntax: Callable[[str], type[AddressSyntax]] | None
+) -> AddressMap:
+    """Check what was read from ``path``, or is to be written there; the rest as for `load`."""
+    try:
         checked = check(read(data), None if syntax is None else Syntaxes(syntax))
     except UnreadableFileError as error:
         raise MapError(path, [error.problem]) from error

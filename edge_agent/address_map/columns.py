@@ -36,4 +36,8 @@ OPTIONAL_COLUMNS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+COLUMNS_VERSION = 1
+"""Of this set of columns. It grows when a column is added, which is then optional: files of older
+versions keep working. A column is never renamed, removed or given another meaning."""
+
 COLUMNS: tuple[str, ...] = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)

@@ -3,7 +3,8 @@
 A sample that does not come says nothing by itself: the value may be steady, the tag may report on
 change only, the PLC may be gone. So a device's quality is a message of its own, given to a sink
 that can tell it: at first, whenever it changes, and again after each new session, since a broker
-may have forgotten it. It has no journal: what counts is what is true now.
+may have forgotten it; and once more when the device has left the map. It has no journal: what
+counts is what is true now.
 """
 
 from __future__ import annotations
@@ -29,20 +30,29 @@ Places = list[tuple[BlockReader, list[int]]]
 
 
 class DeviceReporter:
-    """Tells a sink how the devices of some pollers are."""
+    """Tells a sink how the devices of some pollers are.
+
+    ``pollers`` are asked for again when they have another ``layout``; of a device that is gone the
+    sink is told so.
+    """
 
     def __init__(
         self,
-        pollers: Iterable[ConnectionPoller],
+        pollers: Callable[[], Iterable[ConnectionPoller]],
+        layout: Callable[[], str],
         teller: DeviceTeller,
         *,
         now_ms: Callable[[], int],
     ) -> None:
+        self._pollers = pollers
+        self._layout = layout
+        self._layout_known = ""
         self._teller = teller
         self._now_ms = now_ms
-        self._places = _places(pollers)
+        self._places: Mapping[tuple[str, str], Places] = {}
         self._reports: dict[tuple[str, str], DeviceReport] = {}
         self._told: dict[tuple[str, str], DeviceReport] = {}
+        self._gone: set[tuple[str, str]] = set()
         self._session = 0
 
     async def run(self) -> None:
@@ -58,19 +68,29 @@ class DeviceReporter:
         if self._teller.session != self._session:
             self._session = self._teller.session
             self._told = {}
+        if self._layout() != self._layout_known:
+            self._layout_known = self._layout()
+            self._places = _places(self._pollers())
+            self._gone |= self._reports.keys() - self._places.keys()
+            self._gone -= self._places.keys()
+            self._reports = {key: self._reports[key] for key in self._reports.keys() & self._places}
         for key, places in self._places.items():
             self._look(key, places)
         news = [report for key, report in self._reports.items() if self._told.get(key) != report]
-        if not news:
+        gone = sorted(self._gone)
+        if not news and not gone:
             return
         session = self._session
         try:
-            await self._teller.tell(news)
+            await self._teller.tell(news, gone)
         except TransientError as error:  # the delivery says the same, and opens it again
             log.debug("the state of %d devices could not be told: %s", len(news), error)
             return
         if self._teller.session == session:
             self._told |= {(report.site, report.device): report for report in news}
+            for key in gone:
+                self._told.pop(key, None)
+            self._gone.difference_update(gone)
 
     def _look(self, key: tuple[str, str], places: Places) -> None:
         found = report_of(places, self._now_ms())

@@ -124,6 +124,11 @@ class Unpublished:
             raise RejectedRows(rows, duplicates=refusal.duplicates + left_out) from refusal
         return had + left_out
 
+    def look_again(self) -> None:
+        """Another map polls other series."""
+        self._hidden.clear()
+        self._shown.clear()
+
     async def close(self) -> None:
         """As the sink's own."""
         await self._sink.close()

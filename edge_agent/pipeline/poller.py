@@ -36,6 +36,7 @@ from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import Search
 from edge_agent.pipeline.patience import UNIT_PAUSE_MAX_S, AnswerTime, Doubts, Pauses
 from edge_agent.pipeline.reader import BlockReader, place_of, placed
+from edge_agent.pipeline.replan import Replanned, replanned
 from edge_agent.planner import Block, Connection
 from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.schedule import Backoff, Schedule, Step
@@ -79,6 +80,8 @@ class ConnectionPoller:
     ) -> None:
         """``phase`` (0 to 1) is this connection's place within each period."""
         self.connection = connection
+        self.replans = 0
+        """How often `replan` has come true: other readers, another order of tags."""
         self.counters = ConnectionCounters()
         self.connected = False
         self.error: str | None = "not connected yet"
@@ -86,11 +89,9 @@ class ConnectionPoller:
         self.beat_at = monotonic()
         """Monotonic time at which this poller last showed that it is alive, for the watchdog."""
         self._gap_book = gap_book or GapBook()
+        self._journal = journal
         self.readers = [
-            [
-                BlockReader(block, journal, self._gap_book.of(connection.conn, block))
-                for block in scan_class.blocks
-            ]
+            [self._reader(block) for block in scan_class.blocks]
             for scan_class in connection.scan_classes
         ]
         self._units = _units(connection)
@@ -100,19 +101,13 @@ class ConnectionPoller:
         self._driver = driver(connection.conn, now_ms=now_ms)
         self._closes_after_scan = bool(getattr(self._driver, "close_after_scan", False))
         self._is_open = False
-        self._journal = journal
         self._monotonic = monotonic
-        shortest_s = min(c.period_ms for c in connection.scan_classes) / 1000
-        self.schedule = Schedule(
-            [(c.period_ms / 1000, len(c.blocks)) for c in connection.scan_classes],
-            start=monotonic() + phase * shortest_s,
-        )
-        self._backoff = Backoff(
-            BACKOFF_FIRST_S, min(max(shortest_s, BACKOFF_RETURN_S), BACKOFF_MAX_S)
-        )
+        self.schedule = _schedule(connection, monotonic() + phase * _shortest_s(connection))
+        self._backoff = _backoff(connection)
         self._timeouts = 0
         self._answered_at = 0.0
         self._stopping = asyncio.Event()
+        self._wanted: tuple[Connection, asyncio.Event] | None = None
         self._down_since: float | None = None
         self._up_since = 0.0
 
@@ -120,6 +115,11 @@ class ConnectionPoller:
     def name(self) -> str:
         """The connection as logs and task names show it."""
         return self.connection.conn
+
+    @property
+    def planned(self) -> Connection:
+        """What is read, or will be when `replan` has come true."""
+        return self.connection if self._wanted is None else self._wanted[0]
 
     @property
     def timeout_s(self) -> float:
@@ -130,10 +130,21 @@ class ConnectionPoller:
         """Finish the running scans, then end."""
         self._stopping.set()
 
+    def replan(self, connection: Connection) -> asyncio.Event:
+        """Read this from now on, over the same connection; set when it has come true.
+
+        What both plans have goes on without missing a scan (replan.py). It comes true between two
+        requests, or at once while the connection is down.
+        """
+        done = asyncio.Event() if self._wanted is None else self._wanted[1]
+        self._wanted = (connection, done)
+        return done
+
     async def run(self) -> None:
         """Poll until `stop`. Never raises because of a device."""
         while not self._stopping.is_set():
             self.beat_at = self._monotonic()
+            self._replanned()
             try:
                 await self._connect()
                 await self._scan()
@@ -198,6 +209,8 @@ class ConnectionPoller:
         while True:
             if not self._journal.accepting:
                 await self._pause()
+            if self._wanted is not None:
+                await self._change_over(self._replanned())
             now = self._monotonic()
             self.beat_at = now
             step = self.schedule.next_step(now, running_only=self._stopping.is_set())
@@ -215,6 +228,46 @@ class ConnectionPoller:
             if step.late_s is not None:
                 self.counters.late.observe(step.late_s)
             await self._read(step)
+
+    def _replanned(self) -> Replanned | None:
+        """Let a plan that is wanted come true; what that means for the readers."""
+        if self._wanted is None:
+            return None
+        (connection, done), self._wanted = self._wanted, None
+        made = replanned(self.readers, connection, self._reader)
+        schedule = _schedule(connection, self._monotonic())
+        schedule.adopt(self.schedule, made.stood)
+        self.connection, self.readers, self.schedule = connection, made.readers, schedule
+        units = _units(connection)
+        self._units = {unit: self._units.get(unit, fresh) for unit, fresh in units.items()}
+        self._backoff = _backoff(connection)
+        self.replans += 1
+        done.set()
+        return made
+
+    async def _change_over(self, made: Replanned | None) -> None:
+        """For a driver that keeps something of each block: begin with the new ones, end the old.
+
+        In this order, so that nothing falls between the two: a subscription's last changes are
+        fetched when the next one is there.
+        """
+        forget = getattr(self._driver, "forget", None)
+        if forget is None or made is None or not self._is_open:
+            return
+        for reader in (*made.fresh, *made.left):
+            try:
+                for reply in await self._ask(reader, reader.block):
+                    with contained("read"):
+                        reader.take(reply, self.counters)
+            except (DeviceError, TimeoutError) as error:
+                reader.fail(str(error), self.counters)
+        for reader in made.left:
+            with contained("forget"):
+                async with asyncio.timeout(self.timeout_s):
+                    await forget(reader.block)
+
+    def _reader(self, block: Block) -> BlockReader:
+        return BlockReader(block, self._journal, self._gap_book.of(self.name, block))
 
     def _in_doubt(self, step: Step) -> bool:
         """Whether it may well take a timeout: then it comes after the others."""
@@ -402,6 +455,21 @@ class ConnectionPoller:
             pass
 
 
+def _shortest_s(connection: Connection) -> float:
+    return min(scan_class.period_ms for scan_class in connection.scan_classes) / 1000
+
+
+def _schedule(connection: Connection, start: float) -> Schedule:
+    return Schedule(
+        [(each.period_ms / 1000, len(each.blocks)) for each in connection.scan_classes], start=start
+    )
+
+
+def _backoff(connection: Connection) -> Backoff:
+    bound_s = min(max(_shortest_s(connection), BACKOFF_RETURN_S), BACKOFF_MAX_S)
+    return Backoff(BACKOFF_FIRST_S, bound_s)
+
+
 def _units(connection: Connection) -> dict[int, Pauses]:
     """The pauses of each unit of a line; none if it has the line for itself."""
     periods: dict[int, int] = {}
@@ -415,9 +483,9 @@ def _units(connection: Connection) -> dict[int, Pauses]:
     }
 
 
-def phases(connections: int) -> list[float]:
-    """Places within a period, as far from each other as any number of connections allows.
+def phase_of(number: int) -> float:
+    """The place of the n-th connection within a period, as far from the others as can be.
 
     Multiples of the golden ratio, modulo 1: the next one always falls into the widest gap.
     """
-    return [index * 0.6180339887498949 % 1 for index in range(connections)]
+    return number * 0.6180339887498949 % 1

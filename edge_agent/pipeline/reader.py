@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -61,6 +61,16 @@ class BlockReader:
         self._normalize = Normalizer(block.tags)
         self._ids = array("I", [journal.intern(tag.series) for tag in block.tags])
         self._ids_bytes = self._ids.tobytes()
+
+    def adopt(self, before: BlockReader, places: Iterable[tuple[int, int]]) -> None:
+        """Go on for tags that another block read, as (place here, place there)."""
+        for place, old in places:
+            self.values[place] = before.values[old]
+            self.ts_ms[place] = before.ts_ms[old]
+            self.qualities[place] = before.qualities[old]
+            self._normalize.adopt(place, before._normalize, old)
+        self.error = before.error
+        self.answer_time = before.answer_time
 
     # -- what to ask for -----------------------------------------------------------------------
 

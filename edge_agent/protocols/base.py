@@ -49,7 +49,9 @@ class Driver(AddressSyntax, Protocol):
 
     Some members are optional: ``locate``, as `AddressSyntax` says; ``close_after_scan`` (bool): the
     device wants the connection to be closed while nothing is due; ``frames`` (`Frames` or None):
-    the last `read`'s exchange, also of one that failed.
+    the last `read`'s exchange, also of one that failed; ``forget(block)``, a coroutine, for who
+    keeps something of each block that it reads, as a subscription: this one will not be read again
+    on this connection. Raises ``TransientError``.
     """
 
     timeout_s: float

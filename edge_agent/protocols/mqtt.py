@@ -101,6 +101,20 @@ class MqttDriver:
             raise DeviceError(f"{self.conn}: {refusal}", hint=LOGIN_HINT)
         return inbox.take_all()
 
+    async def forget(self, block: Block) -> None:
+        """End the subscriptions that only this block had."""
+        gone = [key for key, inbox in self._inboxes.items() if inbox.block == block]
+        inboxes = [self._inboxes.pop(key) for key in gone]
+        names = []
+        for topic in list(self._topics.values()):
+            topic.wanted = [one for one in topic.wanted if one.inbox not in inboxes]
+            if not topic.wanted:
+                names.append(topic.name)
+                del self._topics[topic.name]
+        if self._link is not None:
+            for start in range(0, len(names), TOPICS_PER_SUBSCRIBE_MAX):
+                await self._link.unsubscribe(names[start : start + TOPICS_PER_SUBSCRIBE_MAX])
+
     async def close(self) -> None:
         """Hang up. What has arrived and was not read yet is kept for the next connection."""
         link, self._link = self._link, None

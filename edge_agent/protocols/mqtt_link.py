@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import aiomqtt
 from aiomqtt import Message
@@ -49,6 +49,7 @@ CLOSE_TIMEOUT_S: Final = 0.5
 LOGIN_HINT: Final = "check user= and password_file= in `conn`, and the broker's rights for them"
 
 Take = Callable[[Message], None]
+T = TypeVar("T")
 
 
 class _Direct(asyncio.Queue[Message]):
@@ -147,19 +148,24 @@ class Link:
             else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
         )
         options = SubscribeOptions(qos=1, retainHandling=handling)
-        asking = asyncio.ensure_future(
-            self._client.subscribe([(text, options) for text in filters])
-        )
+        codes = await self._ask(self._client.subscribe([(text, options) for text in filters]))
+        return [str(code) if _value(code) >= _REFUSED_MIN else None for code in codes]
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions. Raises ``TransientError``."""
+        await self._ask(self._client.unsubscribe(list(filters)))
+
+    async def _ask(self, request: Coroutine[object, object, T]) -> T:
+        """Wait for the broker's answer, but not for one that is gone, as the library would."""
+        asking = asyncio.ensure_future(request)
         try:
-            # The library itself would wait until its timeout, also for a broker that is gone.
             await asyncio.wait([asking, self._watch], return_when=asyncio.FIRST_COMPLETED)
             self.check()
-            codes = asking.result()
+            return asking.result()
         except (aiomqtt.MqttError, OSError, ValueError) as error:
             raise TransientError(f"{self._conn}: {_reason(error)}") from error
         finally:
             asking.cancel()
-        return [str(code) if _value(code) >= _REFUSED_MIN else None for code in codes]
 
     def acknowledge(self, packet_ids: Iterable[int]) -> None:
         """Acknowledge messages of QoS 1, in the order in which they came.

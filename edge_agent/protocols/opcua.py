@@ -130,6 +130,14 @@ class OpcuaDriver:
         kind = _Polled if self.conn.mode == "poll" else _Subscribed
         return kind(link, block, self._now_ms)
 
+    async def forget(self, block: Block) -> None:
+        """End a block's subscription."""
+        for key, (known, reader) in list(self._blocks.items()):
+            if known == block:
+                del self._blocks[key]
+                if isinstance(reader, _Subscribed):
+                    await reader.end()
+
     async def close(self) -> None:
         """End session, subscriptions and tasks."""
         link, self._link = self._link, None
@@ -220,6 +228,14 @@ class _Subscribed(_Nodes):
         if self._refused and self._setup is None and self._monotonic() >= self._retry_at:
             self._setup = self._link.start(self._retry(), "subscribe")
         return replies
+
+    async def end(self) -> None:
+        """Ask the server to send nothing any more."""
+        if self._setup is not None:
+            await asyncio.wait([self._setup])
+        subscription_id, self._subscription_id = self._subscription_id, None
+        if subscription_id is not None and self._link.ended is None:
+            await self._link.unsubscribe(subscription_id)
 
     async def _set_up(self) -> None:
         """Wait for the subscription; a wait that is cancelled leaves it in the making."""

@@ -87,8 +87,12 @@ class DeviceTeller(Protocol):
     def session(self) -> int:
         """Grows with each `open`: what was told before may be forgotten. 0 before the first."""
 
-    async def tell(self, reports: Sequence[DeviceReport]) -> None:
+    async def tell(
+        self, reports: Sequence[DeviceReport], gone: Sequence[tuple[str, str]] = ()
+    ) -> None:
         """Make one attempt to say so. Called from another task than ``deliver``.
+
+        ``gone`` are (site, device) of which nothing is to be said any more.
 
         Raises ``TransientError``.
         """

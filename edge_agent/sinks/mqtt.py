@@ -146,8 +146,12 @@ class MqttSink:
         """How often `open` succeeded."""
         return self._session
 
-    async def tell(self, reports: Sequence[DeviceReport]) -> None:
+    async def tell(
+        self, reports: Sequence[DeviceReport], gone: Sequence[tuple[str, str]] = ()
+    ) -> None:
         """Publish how devices are, retained. A broker that does not want it still gets samples.
+
+        Of those that are gone the retained message is removed (MQTT 5.0, 3.3.1.3: by an empty one).
 
         Raises ``TransientError``, also for a while after the broker has refused it, or has hung
         up over it twice: it shall not cost the samples their connection again and again.
@@ -155,7 +159,8 @@ class MqttSink:
         if self._monotonic() < self._silent_until:
             raise TransientError("the broker does not want the devices' status")
         topics = [status_topic_of(report.site, report.device) for report in reports]
-        payloads = [orjson.dumps(report) for report in reports]
+        topics += [status_topic_of(*device) for device in gone]
+        payloads = [*map(orjson.dumps, reports), *[b""] * len(gone)]
         async with self._publishing:
             if self._publisher is None:
                 raise TransientError("the MQTT sink is not open")

@@ -6,13 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
 
+from edge_agent import address_map
 from edge_agent.status import SinkStatus
 from tests.integration.test_agent import Rig, make_tag, running
 from tests.modbus_server import PymodbusServer
@@ -125,6 +126,34 @@ async def delivering(rig: Rig) -> SinkStatus:
     [sink] = (await rig.agent.status())["sinks"]
     wanted = sink["delivered"] + 40
     return (await rig.until(lambda status: status["sinks"][0]["delivered"] >= wanted))["sinks"][0]
+
+
+async def test_a_device_that_has_left_the_map_is_forgotten(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer
+) -> None:
+    """Its retained message is removed; who comes later hears of the others only."""
+    async with agent(tmp_path / "agent", broker, plc) as rig:
+        async with watching(broker) as watcher:
+            await watcher.until("PUMP01", lambda status: status["quality"] == "good")
+            await watcher.until("탱크07", lambda status: True)
+        left = [tag for tag in rig.agent.address_map.tags if tag.device == "PUMP01"]
+        address_map.write(rig.agent.address_map.path, left)
+        await rig.until(lambda status: status["agent"]["tags"] == len(left))
+        async with asyncio.timeout(WAIT_S):
+            while await retained(broker) != ["plc-status/A1/PUMP01"]:
+                await asyncio.sleep(0.1)
+
+
+async def retained(broker: Mosquitto) -> list[str]:
+    """The topics that somebody who comes now is told."""
+    found = []
+    async with aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.subscribe("plc-status/#", qos=1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    found.append(str((await anext(client.messages)).topic))
+    return found
 
 
 @pytest.mark.parametrize("queue", ["", "max_queued_messages 0\n"], ids=["says so", "hangs up"])

@@ -647,3 +647,29 @@ async def _all_of(journal: Journal) -> Sequence[tuple[str, float]]:
     found = [(sample.series.tag, sample.value) for sample in traced(batches)]
     await journal.close()
     return found
+
+
+async def test_a_block_that_is_forgotten(broker: Mosquitto) -> None:
+    """Another one takes over before, so that nothing is missing; what only it had is unsubscribed.
+
+    As when the map changes under a running connection.
+    """
+    async with connected(broker.port) as driver:
+        old = blocks_of(make_tag("A", "f/a"), make_tag("B", "f/b"))[0]
+        new = blocks_of(make_tag("A", "f/a"), make_tag("C", "f/c"))[0]
+        await driver.read(old)
+        await publish(broker.port, ("f/a", "1"), ("f/b", "2"))
+        await until_messages(driver, 2)
+        await driver.read(new)
+        assert {value for reply in await driver.read(old) for value in reply.values} == {1.0, 2.0}
+        await driver.forget(old)
+        await publish(broker.port, ("f/b", "3"), ("f/a", "4"), ("f/c", "5"))
+        assert [value for _, _, value in await read(driver, new, 2)] == [4.0, 5.0]
+        assert driver.counters.messages == 4, "f/b is not sent any more"
+
+
+async def until_messages(driver: MqttDriver, count: int) -> None:
+    """Wait until the driver has seen so many."""
+    async with asyncio.timeout(WAIT_S):
+        while driver.counters.messages < count:
+            await asyncio.sleep(0.01)

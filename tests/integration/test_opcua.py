@@ -353,6 +353,25 @@ async def test_what_never_changes_does_not_turn_silent(conn: str, writer: Operat
         assert abs(times[-1] - now_ms()) < 5_000
 
 
+async def test_a_block_that_is_forgotten(conn: str, writer: Operator) -> None:
+    """Another one goes on; of the old one the server sends nothing any more.
+
+    As when the map changes under a running connection: the new one begins before the old one ends.
+    """
+    async with connected(conn, ["Pump.Speed", "Tank.Level"]) as line:
+        await line.until_known()
+        [(_, old)] = line.driver._blocks.values()
+        other = Line(line.driver, block_of(conn, ["Tank.Level", "Pump.Count"]))
+        await other.until_known()
+        await line.read()
+        await line.driver.forget(line.block)
+        for value in (1.5, 2.5):
+            await writer.write("Tank.Level", data_value("Tank.Level", value))
+            await other.until(lambda value=value: other.newest()["Tank.Level"] == value)  # type: ignore[misc]
+        assert [block for block, _ in line.driver._blocks.values()] == [other.block]
+        assert not getattr(old, "_arrived", ())
+
+
 async def test_reads_of_a_subscription_never_wait(server: AnyServer, writer: Operator) -> None:
     """Once it stands, a read takes what is there, also while the server is stopped."""
     async with connected(server.conn) as line:

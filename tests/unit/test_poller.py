@@ -8,6 +8,7 @@ import math
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -21,7 +22,7 @@ from edge_agent.pipeline import poller as poller_module
 from edge_agent.pipeline import reader as reader_module
 from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import Gaps
-from edge_agent.pipeline.poller import ConnectionPoller, phases
+from edge_agent.pipeline.poller import ConnectionPoller, phase_of
 from edge_agent.pipeline.reader import REFUSED_BEFORE, BlockReader, Quality
 from edge_agent.planner import Block, Connection, ScanClass
 from edge_agent.protocols.base import Driver, Frames, Reply, WallClock
@@ -675,6 +676,90 @@ async def test_a_line_on_which_nobody_answers_is_asked_on(rig: Rig, plc: type[Pl
     assert poller.counters.errors["timeout"] == len(plc.reads)
 
 
+# -- another plan -------------------------------------------------------------------------------
+
+
+async def test_another_plan_costs_what_both_have_no_scan(rig: Rig, plc: type[Plc]) -> None:
+    """Blocks come and go each few ms; the one that stays is read once in each of its periods."""
+    starts: list[float] = []
+
+    class Noting(plc):  # type: ignore[misc, valid-type]
+        async def read(self, block: Block) -> Sequence[Reply]:
+            if block.area == "A":
+                starts.append(time.monotonic())
+            await asyncio.sleep(0.002)
+            replies: Sequence[Reply] = await super().read(block)
+            return replies
+
+    poller = rig.poll(make_connection((100, "AB"), (300, "X")), Noting)
+    await until(lambda: len(starts) == 2)
+    for blocks in ("ABC", "CA", "A", "DEA", "A") * 4:
+        wanted = make_connection((100, blocks), (200, "Y"), (50, "Z"))
+        async with asyncio.timeout(WAIT_S):
+            await poller.replan(wanted).wait()
+        assert poller.connection is wanted
+        await asyncio.sleep(0.037)
+    await until(lambda: {"C0", "E0", "Y0", "Z0"} <= set(rig.journal.tags()))
+    gaps = [round((late - first) / 0.1) for first, late in pairwise(starts)]
+    assert set(gaps) == {1}, starts
+    assert poller.replans == 20
+    assert plc.instances[0].connects == 1
+    assert poller.counters.scans > 0
+    before = len(plc.reads)
+    await until(lambda: len(plc.reads) > before + 20)
+    assert set(plc.reads[before + 5 :]) == {"A", "Y", "Z"}
+
+
+async def test_a_plan_comes_true_while_the_connection_is_down(rig: Rig, plc: type[Plc]) -> None:
+    """What is shown is the new map's, and the new blocks are read when the device is back."""
+    plc.refuses = True
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: poller.counters.errors["connection"])
+    async with asyncio.timeout(WAIT_S):
+        await poller.replan(make_connection((10, "BC"))).wait()
+    assert [reader.block.area for reader in poller.readers[0]] == ["B", "C"]
+    plc.refuses = False
+    await until(lambda: {"B0", "C0"} <= set(rig.journal.tags()))
+    assert "A" not in plc.reads
+
+
+async def test_two_plans_at_once_the_newer_one_counts(rig: Rig, plc: type[Plc]) -> None:
+    """The first that is still waiting is as good as done."""
+    poller = rig.poll(make_connection((10, "A")), plc)
+    await until(lambda: "A0" in rig.journal.tags())
+    first, second = (poller.replan(make_connection((10, area))) for area in "BC")
+    async with asyncio.timeout(WAIT_S):
+        await first.wait()
+        await second.wait()
+    await until(lambda: "C0" in rig.journal.tags())
+    assert "B" not in plc.reads
+
+
+async def test_a_driver_that_keeps_blocks_begins_the_new_ones_before_it_ends_the_old(
+    rig: Rig, plc: type[Plc]
+) -> None:
+    """A last look at the old ones lies in between: no change falls between the two."""
+    told: list[str] = []
+
+    class Keeping(plc):  # type: ignore[misc, valid-type]
+        async def read(self, block: Block) -> Sequence[Reply]:
+            told.append(f"read {block.area}")
+            replies: Sequence[Reply] = await super().read(block)
+            return replies
+
+        async def forget(self, block: Block) -> None:
+            told.append(f"forget {block.area}")
+
+    poller = rig.poll(make_connection((10, "AB")), Keeping)
+    await until(lambda: "B0" in rig.journal.tags())
+    async with asyncio.timeout(WAIT_S):
+        await poller.replan(make_connection((10, "BC"))).wait()
+    await until(lambda: "forget A" in told)
+    at = told.index("forget A")
+    assert told[at - 2 : at] == ["read C", "read A"]
+    assert "read A" not in told[at:]
+
+
 @pytest.mark.parametrize("defect", [KeyError("no"), "short"])
 async def test_a_defect_in_a_driver_is_contained(
     rig: Rig, plc: type[Plc], defect: Exception | str
@@ -854,7 +939,7 @@ async def test_samples_reach_a_real_journal(tmp_path: Path, plc: type[Plc]) -> N
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 100])
 def test_first_scans_are_spread_over_the_period(count: int) -> None:
     """No gap between neighbours is more than a few times the even one, none is nil."""
-    places = sorted(phases(count))
+    places = sorted(map(phase_of, range(count)))
     assert all(0 <= place < 1 for place in places)
     gaps = [b - a for a, b in zip(places, [*places[1:], places[0] + 1], strict=True)]
     assert max(gaps) <= 2 / count

@@ -324,3 +324,59 @@ def test_pauses_double_up_to_a_bound_with_jitter(jitter: float) -> None:
 def test_pauses_differ_between_connections() -> None:
     """Many that lost their device at once do not knock at once."""
     assert len({Backoff(1.0, 5.0).next_s() for _ in range(20)}) == 20
+
+
+# -- another plan of the same connection ---------------------------------------------------------
+
+
+def test_a_class_keeps_its_grid_under_another_plan() -> None:
+    """Whatever is added beside it; a new period begins at once, on a grid of its own."""
+    before = Schedule([(1.0, 1)], START + 0.25)
+    after = Schedule([(0.5, 1), (1.0, 2)], START + 0.1)
+    after.adopt(before, {(1, 0): [(0, 0)]})
+    assert after.next_step(START + 0.1) == Step(0, 0, 0.0, last=True)
+    after.finish(Step(0, 0, 0.0, last=True), START + 0.1)
+    assert after.wait_s(START + 0.1) == pytest.approx(0.15)
+    step = after.next_step(START + 0.25)
+    assert step is not None
+    assert (step.scan_class, step.late_s) == (1, 0.0)
+
+
+def test_what_a_running_scan_has_read_is_not_read_again() -> None:
+    """Block 1 was read and 0 was not; of block 2 one tag was, and it has a new one."""
+    before = Schedule([(1.0, 4)], START)
+    for _ in range(2):
+        step = before.next_step(START)
+        assert step is not None
+        before.finish(step, START)
+    after = Schedule([(1.0, 3)], START)
+    after.adopt(before, {(0, 0): [(0, 2)], (0, 1): [(0, 0), (0, 1)]})
+    read = []
+    while (step := after.next_step(START)) is not None:
+        read.append((step.block, step.late_s, step.last))
+        after.finish(step, START)
+    assert read == [(0, None, False), (2, None, True)]
+    assert after.wait_s(START) == pytest.approx(1.0)
+
+
+def test_a_running_scan_of_which_nothing_is_left_is_over() -> None:
+    """The blocks that were still to be read are gone: the next scan is that of the next tick."""
+    before = Schedule([(1.0, 2)], START)
+    step = before.next_step(START)
+    assert step is not None
+    before.finish(step, START)
+    after = Schedule([(1.0, 1)], START)
+    after.adopt(before, {(0, 0): [(0, 0)]})
+    assert after.next_step(START + 0.5) is None
+    assert after.next_step(START + 1) == Step(0, 0, 0.0, last=True)
+
+
+def test_overruns_are_counted_on() -> None:
+    """Also those of a period that no longer is."""
+    before = Schedule([(1.0, 1)], START)
+    step = before.next_step(START)
+    assert step is not None
+    before.finish(step, START + 2.5)
+    after = Schedule([(7.0, 1)], START + 3)
+    after.adopt(before, {})
+    assert after.overruns == 2

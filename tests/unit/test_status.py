@@ -15,6 +15,7 @@ from edge_agent.status import (
     ConnectionStatus,
     IngestStatus,
     JournalStatus,
+    MapStatus,
     SinkStatus,
     upkeep_status,
 )
@@ -36,6 +37,9 @@ def down(conn: str = "tcp://a", error: str = "connection refused") -> Connection
 def make_journal(**fields: Any) -> JournalStatus:
     """A journal that is well."""
     return cast("JournalStatus", {"full": False, "disk_full": False, "commit_failures": 0} | fields)
+
+
+WELL_MAP = cast("MapStatus", {"error": None})
 
 
 def make_sink(name: str = "mqtt", **fields: Any) -> SinkStatus:
@@ -223,7 +227,7 @@ CASES = {
 def test_the_verdict_names_every_place_where_data_stops(case: str) -> None:
     """In the order in which data flows, with the reason; well only while it flows everywhere."""
     connections, journal, sinks, well, text = CASES[case]
-    problems = list(problems_of(sinks, [], None, NOW_MS))
+    problems = list(problems_of(sinks, [], None, WELL_MAP, NOW_MS))
     assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (well, text)
 
 
@@ -288,7 +292,7 @@ def test_what_is_wrong_with_ingest_is_a_problem_or_a_notice(case: str) -> None:
     """A problem is what the operator can end; a notice takes the word "well", not its truth."""
     fields, problems, notices = INGEST_CASES[case]
     ingest = make_ingest(**fields)
-    assert list(problems_of([], [], ingest, NOW_MS)) == problems
+    assert list(problems_of([], [], ingest, WELL_MAP, NOW_MS)) == problems
     assert list(notices_of(ingest)) == notices
     well, text = verdict(
         [make_connection()], make_journal(), [make_sink()], problems, notices, NOW_MS
@@ -303,7 +307,7 @@ def test_what_is_wrong_with_ingest_is_a_problem_or_a_notice(case: str) -> None:
 
 def test_without_ingest_there_is_nothing_to_say_of_it() -> None:
     """It is off unless topics are set."""
-    assert list(problems_of([], [], None, NOW_MS)) == []
+    assert list(problems_of([], [], None, WELL_MAP, NOW_MS)) == []
     assert list(notices_of(None)) == []
 
 
@@ -337,7 +341,7 @@ class Chore:
 
     def problems(self) -> list[str]:
         """What is wrong now."""
-        return list(problems_of([], [upkeep_status(self.runner)], None, NOW_MS))
+        return list(problems_of([], [upkeep_status(self.runner)], None, WELL_MAP, NOW_MS))
 
 
 WELL = HealthCheck("slot_active", "plc_edge", 1.0, None)
