@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import __version__, protocols, sinks
 from edge_agent.address_map import AddressMap
+from edge_agent.control import ControlServer
 from edge_agent.http_server import HttpServer
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import epoch_ms
@@ -158,7 +159,7 @@ class Agent:
 
     async def _run_tasks(self) -> None:
         self._make_parts()
-        async with self._group, HttpServer(self):
+        async with self._group, HttpServer(self), ControlServer(self):
             committer = self._start("journal", self.journal.run)
             deliveries = [
                 self._start(f"{runner.sink.name}.deliver", runner.run) for runner in self.runners

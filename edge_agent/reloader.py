@@ -46,6 +46,11 @@ SETTLE_S: Final = 0.75
 SETTLE_LONG_S: Final = 2.5
 """A copy that is slower than this between two writes is taken for a finished file."""
 
+
+class ConflictError(ConfigError):
+    """Another map has been applied since its author has looked."""
+
+
 Apply = Callable[[AddressMap, Sequence[Connection]], Awaitable[None]]
 """Make another map the running one."""
 
@@ -154,11 +159,11 @@ class Reloader:
         """
         async with self._lock:
             if over and over != self.running.sha256:
-                raise ConfigError(
+                raise ConflictError(
                     "another map has been applied meanwhile",
                     hint="look at the difference to the running one again",
                 )
-            await asyncio.to_thread(self.checked, data)
+            await self.check(data)
             try:
                 await asyncio.to_thread(replace_file, self.path, data)
             except OSError as error:
@@ -168,9 +173,9 @@ class Reloader:
                 ) from error
             return await self._reload(author, how)
 
-    def checked(self, data: bytes) -> AddressMap:
-        """A map out of bytes. Raises ``MapError``."""
-        return address_map.parse(self.path, data, protocols.load)
+    async def check(self, data: bytes) -> AddressMap:
+        """A map out of bytes, which are not written anywhere. Raises ``MapError``."""
+        return await asyncio.to_thread(address_map.parse, self.path, data, protocols.load)
 
     async def _wait(self) -> None:
         try:

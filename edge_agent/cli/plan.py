@@ -28,6 +28,7 @@ from edge_agent.address_map.problems import UnreadableFileError
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
 from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.plan_against import run_against
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.errors import DeviceError, EdgeAgentError, contained
 from edge_agent.forecast import (
@@ -76,6 +77,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)g)",
     )
     parser.add_argument(
+        "--against",
+        metavar="running|FILE",
+        help="what this map would change in the running agent, or beside another map",
+    )
+    parser.add_argument(
         "--measure",
         action="store_true",
         help="ask each Modbus connection and take the round trip that it has",
@@ -93,6 +99,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         else:
             print(error, file=sys.stderr)
         return WRONG_INPUT
+    if options.against is not None:
+        return run_against(options, settings, found)
     measured = Measured()
     if options.measure:
         measured = uvloop.run(measure(plan(found.tags, protocols.load)))

@@ -20,7 +20,7 @@ DASHBOARD = ROOT / "dashboard"
 LAYERS = (
     ("cli",),
     ("agent",),
-    ("http_server",),
+    ("http_server", "control"),
     ("exposition", "verdict"),
     ("status",),
     ("reloader",),
@@ -28,12 +28,12 @@ LAYERS = (
     ("simulator", "generate"),
     ("journal", "protocols", "quality", "sinks"),
     ("store", "database"),
-    ("postgres", "probe"),
+    ("postgres", "preview", "probe", "importers"),
     ("codec", "difference", "flavours", "forecast", "health", "map_versions"),
     ("web",),
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
-    ("settings_sources", "model", "command_line"),
+    ("settings_sources", "model", "command_line", "control_client"),
     ("errors", "supervisor"),
 )
 REMOTE_LAYERS = (
@@ -67,6 +67,7 @@ FOR_DASHBOARD = {
     "__version__",
     "address_map",
     "command_line",
+    "control_client",
     "errors",
     "health",
     "logs",
@@ -99,6 +100,7 @@ FOR_REMOTE = {
 ALLOWED = {
     ("http_server", "agent"): "the server shows the agent; imported for its type only",
     ("exposition", "agent"): "likewise",
+    ("control", "agent"): "likewise",
 }
 HEAVY = {
     "aiomqtt": {"protocols/mqtt_link.py"},
