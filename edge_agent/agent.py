@@ -29,6 +29,7 @@ from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.device_reporter import DeviceReporter
 from edge_agent.pipeline.gap_book import GAPS_FILE, GapBook
 from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
+from edge_agent.pipeline.map_recorder import MapRecorder
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.pollers import Pollers
 from edge_agent.pipeline.upkeep import UpkeepRunner
@@ -167,6 +168,9 @@ class Agent:
             self._polls.begin(plan(self.address_map.tags, protocols.load))
             chores = [self._start(f"{chore.name}.upkeep", chore.run) for chore in self.chores]
             chores += [self._start("devices.tell", reporter.run) for reporter in self.reporters]
+            chores += [
+                self._start("map.record", recorder.run) for recorder in self._map_recorders()
+            ]
             takers = [self._start(ingest.name, ingest.run) for ingest in self._ingests()]
             chores.append(self._start("watchdog", self._watch))
             watch = self._start("map.watch", self.reloader.run)
@@ -209,6 +213,14 @@ class Agent:
             )
             for target in self.destinations
             if target.teller is not None
+        ]
+
+    def _map_recorders(self) -> list[MapRecorder]:
+        versions, data_dir = self.reloader.versions, self.settings.agent.data_dir
+        return [
+            MapRecorder(versions, target.record_map, data_dir)
+            for target in self.destinations
+            if target.record_map is not None
         ]
 
     def _make_poller(self, connection: Connection, phase: float) -> ConnectionPoller:

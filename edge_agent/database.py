@@ -235,6 +235,7 @@ class Upkeep:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dsn = Dsn(dsn)
+        self._agent_id = agent_id
         self._application_name = f"edge-agent {agent_id} upkeep"
         self._monotonic = monotonic
         self._minutes_max = ROLLUP_MINUTES_MAX
@@ -253,6 +254,22 @@ class Upkeep:
             finally:
                 await disconnect(connection)
         return UpkeepReport(left, old["partitions_dropped"], old["minutes_deleted"], health)
+
+    async def record_map(self, sha256: str, author: str, rows: bytes) -> None:
+        """Record a map that was applied; once more does nothing. ``rows`` are a JSON array.
+
+        Raises ``TransientError``.
+        """
+        with translated_errors(self._dsn, "record the address map"):
+            connection = await connect(
+                self._dsn, self._application_name, command_timeout_s=UPKEEP_COMMAND_TIMEOUT_S
+            )
+            try:
+                await _in_transaction(
+                    connection, "map_record", sha256, author, self._agent_id, rows.decode()
+                )
+            finally:
+                await disconnect(connection)
 
     async def _roll_up(self, connection: Any) -> int:
         """Work the backlog off until it no longer shrinks or the time is up; returns the rest."""

@@ -688,3 +688,6 @@ ORDER BY newest.ts DESC, wanted.tag DESC LIMIT $4
 SELECT date_bin('1 day', now(), 'epoch') - raw_days * interval '24 hours' AS samples_from,
        date_bin('1 day', now(), 'epoch') - minute_days * interval '24 hours' AS minutes_from
 FROM public.plc_settings
+
+-- name: map_record
+SELECT admin.record_map($1, $2, $3, $4::jsonb)

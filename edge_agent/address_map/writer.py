@@ -27,6 +27,13 @@ def to_csv(tags: Iterable[Tag]) -> bytes:
     return text.getvalue().encode("utf-8-sig", "replace")
 
 
+def to_records(tags: Iterable[Tag]) -> list[dict[str, str]]:
+    """The same rows as plain data: each column by name, as text."""
+    return [
+        {column: _cell(column, getattr(tag, column)) for column in WRITTEN_COLUMNS} for tag in tags
+    ]
+
+
 def _cell(column: str, value: object) -> str:
     if value is None or value is ByteOrder.ABCD or (column == "deadband" and value == 0):
         return ""

@@ -29,6 +29,8 @@ class Destination:
     upkeep_interval_s: float = DATABASE_UPKEEP_INTERVAL_S
     teller: DeviceTeller | None = None
     """The same sink, where it can also say how devices are."""
+    record_map: Callable[[str, str, bytes], Awaitable[None]] | None = None
+    """Keeps the versions of the address map too: hash, author, and rows as a JSON array."""
     has_ingested: bool = False
     """Ingested samples came from there, so that they are not delivered to it."""
 
@@ -64,10 +66,12 @@ def _postgres(settings: Settings) -> Destination | None:
     from edge_agent.sinks.postgres import PostgresSink
 
     dsn, agent_id = settings.postgres.dsn.get_secret_value(), settings.agent.id
+    upkeep = Upkeep(agent_id=agent_id, dsn=dsn)
     return Destination(
         PostgresSink(agent_id=agent_id, dsn=dsn),
         Pace(settings.postgres.batch_max, settings.postgres.flush_interval_ms / 1000),
-        Upkeep(agent_id=agent_id, dsn=dsn).run,
+        upkeep.run,
+        record_map=upkeep.record_map,
     )
 
 
