@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import aiomqtt
+import orjson
 import pytest
 
 from edge_agent import address_map, protocols, reloader
@@ -23,6 +25,7 @@ from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from edge_agent.status import AgentStatus
 from tests.integration.test_agent import Rig, make_tag, running
+from tests.servers import Mosquitto
 
 SOON_S = 5.0
 """What is asked of a reload."""
@@ -328,3 +331,45 @@ async def test_the_plan_says_what_the_reload_does(
     )
     assert (kept, changed, begun, ended) == (1, 1, 1, 0)
     assert "1 connections untouched, 1 changed, 1 new, 0 ended" in caplog.text
+
+
+async def test_a_tag_that_others_published_until_now(tmp_path: Path) -> None:
+    """Polled from now on, it is published by us and no longer taken in; and back again."""
+    level = make_tag("LEVEL", 4)
+    foreign = orjson.dumps(
+        {"ts": "2026-01-01T00:00:00.000Z", "site": "A1", "line": "L1", "device": "PUMP01",
+         "tag": "LEVEL", "value": -1.0, "unit": "bar"}
+    )  # fmt: skip
+    topic = "plc/A1/PUMP01/LEVEL"
+    with Mosquitto(tmp_path / "broker") as broker:
+        overrides = {"mqtt.url": broker.url, "mqtt.ingest_topics": ["plc/+/+/+"]}
+        async with (
+            running(tmp_path, TAGS, overrides=overrides) as rig,
+            aiomqtt.Client("127.0.0.1", broker.port) as client,
+        ):
+            await rig.until(lambda status: bool(status["ingest"] and status["ingest"]["connected"]))
+            await client.publish(topic, foreign, qos=1)
+            await rig.until(lambda status: ingested(status) == 1)
+            await client.subscribe(topic, qos=1)
+            write(rig, [*TAGS, level])
+            async with asyncio.timeout(SOON_S):
+                values = [json_value(await anext(client.messages)) for _ in range(3)]
+            assert all(value != -1.0 for value in values)
+            await client.publish(topic, foreign.replace(b"2026-01-01", b"2026-01-02"), qos=1)
+            await asyncio.sleep(0.5)
+            assert ingested(await rig.agent.status()) == 1
+            write(rig, TAGS)
+            await applied(rig, 3)
+            await client.publish(topic, foreign.replace(b"2026-01-01", b"2026-01-03"), qos=1)
+            await rig.until(lambda status: ingested(status) == 2)
+
+
+def ingested(status: AgentStatus) -> int:
+    """Samples of others so far."""
+    assert status["ingest"] is not None
+    return status["ingest"]["samples"]
+
+
+def json_value(message: aiomqtt.Message) -> float:
+    assert isinstance(message.payload, bytes)
+    return float(orjson.loads(message.payload)["value"])
