@@ -21,6 +21,7 @@ What the agent starts with is one too, if it is not the newest.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -82,6 +83,9 @@ class _Stamp:
     ctime_ns: int
 
 
+_UNSEEN: Final = _Stamp(0, 0, 0, 0)
+
+
 class Reloader:
     """Keeps the running map and the file the same."""
 
@@ -104,7 +108,7 @@ class Reloader:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._lock = asyncio.Lock()
-        self._seen = _stamp(loaded.path)
+        self._seen: _Stamp | None = _UNSEEN
         self._wanted = asyncio.Event()
 
     @property
@@ -116,9 +120,12 @@ class Reloader:
         """Note the map that the agent starts with. Never raises: data comes before books."""
         try:
             self.versions.load()
+            stamp, data = _stamp(self.path), self.path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.running.sha256:
+                return  # it was changed since it was read; `run` will see that
+            self._seen = stamp
             newest = self.versions.newest
             if newest is None or newest.sha256 != self.running.sha256:
-                data = self.path.read_bytes()
                 self._keep(self.running, Difference((), (), ()), _owner(self.path), "start", data)
         except (OSError, TransientError) as error:
             log.warning("the map's version could not be kept: %s", error)

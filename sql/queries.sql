@@ -691,3 +691,50 @@ FROM public.plc_settings
 
 -- name: map_record
 SELECT admin.record_map($1, $2, $3, $4::jsonb)
+
+-- edge-agent quality: what it reads beside the above.
+
+-- name: quality_session
+-- Compiling costs more than any query here; what nobody waits for any more ends.
+SELECT set_config('jit', 'off', false), set_config('statement_timeout', '60s', false),
+       set_config('default_transaction_read_only', 'on', false)
+
+-- name: quality_begins
+-- The first minute of all, if there is none before $1; else NULL.
+SELECT CASE WHEN begins > $1::timestamptz THEN begins END FROM (
+    SELECT min(bucket) AS begins
+    FROM (
+        SELECT min(bucket) AS start FROM public.plc_1h
+        WHERE bucket >= date_bin('1 hour', $1, 'epoch')
+    ) AS hour
+    JOIN public.plc_1m ON bucket >= start AND bucket < start + interval '1 hour'
+    WHERE NOT EXISTS (
+        SELECT FROM public.plc_1h WHERE bucket < date_bin('1 hour', $1, 'epoch')
+    )
+) AS first_minute
+
+-- name: quality_samples
+-- Every sample of some tags of a device in [$4, $5). Each tag is looked up by itself: with all at
+-- once the planner may read every row that the device has in these partitions, for each window.
+SELECT wanted.tag, found.times, found.values FROM unnest($3::text[]) AS wanted (tag)
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(ts), '') AS times,
+           string_agg(float8send(value), '') AS values
+    FROM public.plc_raw AS r
+    WHERE r.site = $1 AND r.device = $2 AND r.tag = wanted.tag AND ts >= $4 AND ts < $5
+) AS found
+WHERE found.times IS NOT NULL
+
+-- name: quality_minutes
+-- The minutes of some tags of a device in [$4, $5).
+SELECT wanted.tag, found.buckets, found.samples, found.lowest, found.highest
+FROM unnest($3::text[]) AS wanted (tag)
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(bucket), '') AS buckets,
+           string_agg(int8send(samples), '') AS samples,
+           string_agg(float8send(min_value), '') AS lowest,
+           string_agg(float8send(max_value), '') AS highest
+    FROM public.plc_1m AS m
+    WHERE m.site = $1 AND m.device = $2 AND m.tag = wanted.tag AND bucket >= $4 AND bucket < $5
+) AS found
+WHERE found.buckets IS NOT NULL

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "what a map will cost before it runs: bus load, rows, journal, disk",
     "reload": "apply what is in the map's file now, without waiting for the agent to see it",
     "map": "every map that was applied: history, show, diff, rollback",
+    "quality": "how good the data of each tag is; exit code 1 if something is bad",
     "probe": "read rows once under every type and byte order, or find what answers",
     "browse": "an address map of what an OPC UA server has",
     "simulate": "PLCs that answer for an address map, until it is stopped",

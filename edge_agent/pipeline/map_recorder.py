@@ -74,7 +74,7 @@ class MapRecorder:
 
     def _failed(self, error: Exception) -> None:
         level = logging.DEBUG if self._failing else logging.WARNING
-        log.log(level, "the map's version is not in the database yet: %s", error or "no answer")
+        log.log(level, "the map's version is not in the database yet: %s", error)
         self._failing = True
 
     def _keep(self, recorded: int) -> None:

@@ -24,8 +24,8 @@ from edge_agent.protocols.simulated import signal
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from edge_agent.status import AgentStatus
-from tests.integration.test_agent import Rig, make_tag, running
-from tests.servers import Mosquitto
+from tests.integration.test_agent import Rig, make_agent, make_tag, running
+from tests.servers import Mosquitto, free_port
 
 SOON_S = 5.0
 """What is asked of a reload."""
@@ -264,6 +264,19 @@ async def test_a_signal_or_command_does_not_wait(rig: Rig) -> None:
     rig.agent.reloader.look()
     await applied(rig, 2)
     assert time.monotonic() - started < reloader.SETTLE_LONG_S
+
+
+async def test_a_file_that_changes_while_the_agent_starts(tmp_path: Path, sink: MemorySink) -> None:
+    """Between the moment in which it was read and the one in which it is watched."""
+    agent = make_agent(tmp_path, TAGS, free_port(), {})
+    agent.destinations = [Destination(sink)]
+    address_map.write(agent.address_map.path, [*TAGS, make_tag("LEVEL", 4)])
+    task = asyncio.create_task(agent.run(handle_signals=False))
+    try:
+        await until_read(sink, "LEVEL")
+    finally:
+        agent.stop()
+        await task
 
 
 # -- versions ------------------------------------------------------------------------------------

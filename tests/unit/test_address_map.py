@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 
 from edge_agent import address_map, protocols
-from edge_agent.address_map import MapError, Problem, load, write
+from edge_agent.address_map import COLUMNS_VERSION, MapError, Problem, load, write
 from edge_agent.address_map.cells import ALLOWED, ENABLED, NAME_CHARS_MAX, TEXT_CHARS_MAX
 from edge_agent.errors import ConfigError
 from edge_agent.model import Address, AddressSyntax, ByteOrder, Limits, Tag, ValueType
@@ -891,3 +891,25 @@ def test_ten_thousand_rows(
     loaded = load(path, syntax)
     assert time.process_time() - start < 2
     assert len(loaded.tags) == 10_000
+
+
+def test_files_of_the_first_set_of_columns_keep_working(tmp_path: Path) -> None:
+    """Written out here, so that nobody renames or requires one without noticing."""
+    required = (
+        "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
+    )
+    path = tmp_path / "map.csv"
+    path.write_text(
+        f"{required}\n"
+        "A1,L1,PUMP01,PRESS,modbus,tcp://10.0.0.5:502,1,hr:0,INT16,0.1,0,200,bar,9.5,1\n"
+    )
+    [tag] = load(path).tags
+    assert (tag.key, tag.scale, tag.hi, tag.lo) == (("A1", "PUMP01", "PRESS"), 0.1, 9.5, 1.0)
+    path.write_text(
+        f"{required},byte_order,deadband,precision,heartbeat_ms,enabled,description\n"
+        "A1,L1,P,T,modbus,c,1,hr:0,INT16,,,200,,,,BADC,0.5,2,60000,yes,text\n"
+    )
+    [tag] = load(path).tags
+    assert (tag.byte_order, tag.deadband, tag.precision) == (ByteOrder.BADC, 0.5, 2)
+    assert (tag.heartbeat_ms, tag.description) == (60_000, "text")
+    assert COLUMNS_VERSION == 1, "a new set of columns: add a test like this one for it"
