@@ -21,10 +21,12 @@ from edge_agent.map_versions import MapVersions
 from edge_agent.model import Series, Tag
 from edge_agent.planner import plan
 from edge_agent.protocols.simulated import signal
+from edge_agent.simulator import matches
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from edge_agent.status import AgentStatus
 from tests.integration.test_agent import Rig, make_agent, make_tag, running
+from tests.plant import Simulator
 from tests.servers import Mosquitto, free_port
 
 SOON_S = 5.0
@@ -386,3 +388,30 @@ def ingested(status: AgentStatus) -> int:
 def json_value(message: aiomqtt.Message) -> float:
     assert isinstance(message.payload, bytes)
     return float(orjson.loads(message.payload)["value"])
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_a_node_added_on_an_opc_ua_connection(
+    tmp_path: Path, sink: MemorySink, mode: str
+) -> None:
+    """The session goes on, what was subscribed to misses no change, and the new node is read."""
+    conn = f"opc.tcp://127.0.0.1:{free_port()}?mode={mode}"
+    tags = [
+        make_tag(name, conn=conn, protocol="opcua", address=f"ns=2;s=Pump.{name}")
+        for name in ("PRESS", "FLOW", "LEVEL")
+    ]
+    with Simulator(tmp_path / "plc", tags):
+        async with running(tmp_path, tags[:2], [Destination(sink)]) as rig:
+            await until_read(sink, "FLOW", 5)
+            write(rig, [tags[0], tags[2]])
+            await until_read(sink, "LEVEL", 5)
+            status = await rig.agent.status()
+            await rig.stop()
+    assert status["connections"][0]["connects"] == 1
+    assert status["connections"][0]["errors"] == {}
+    assert not missed(times_of(sink, "PRESS"))
+    flow, level = times_of(sink, "FLOW"), times_of(sink, "LEVEL")
+    assert flow[-1] - level[0] < 500, "it is read no more"
+    by_name = {tag.tag: tag for tag in tags}
+    for series, ts_ms, value in sink.samples:
+        assert matches(by_name[series.tag], ts_ms, value, late_ms=500)
