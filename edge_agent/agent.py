@@ -243,7 +243,7 @@ class Agent:
         self.polled &= keys
         self._look_again()
         log.info(
-            "%d connections untouched, %d changed, %d new, %d ended",
+            "connections: %d untouched, %d changed, %d new, %d ended",
             *map(len, (found.kept, found.changed, found.begun, found.ended)),
         )
 

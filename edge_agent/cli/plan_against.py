@@ -73,7 +73,7 @@ def _show_some(console: Console, lines: Sequence[str], style: str) -> None:
 
 _WORDS: Final = {
     "kept": "not touched",
-    "changed": "read by another plan, without closing it",
+    "changed": "read by another plan, not closed",
     "begun": "new",
     "ended": "closed",
 }
@@ -84,7 +84,8 @@ def _show_touched(console: Console, found: Preview) -> None:
         conns = found["connections"][kind]
         if conns:
             named = "" if kind == "kept" else ": " + ", ".join(conns[:ROWS_SHOWN_MAX])
-            console.print(f"{len(conns)} connections {words}{named}")
+            noun = "connection" if len(conns) == 1 else "connections"
+            console.print(f"{len(conns)} {noun} {words}{named}")
     for series in found["series_ended"][:ROWS_SHOWN_MAX]:
         console.print(f"series {series} gets no more samples; what is stored of it stays")
 

@@ -132,7 +132,7 @@ def test_the_commands(agent: Agent) -> None:
     planned = agent.run_command("plan", "--map", str(other), "--against", "running")
     assert planned.returncode == 0, planned.stderr
     assert "+ A1/PUMP01/LEVEL" in planned.stdout
-    assert "1 connections read by another plan, without closing it: sim://a" in planned.stdout
+    assert "1 connection read by another plan, not closed: sim://a" in planned.stdout
     assert "3 > 4 tags" in planned.stdout
     agent.map_path.write_bytes(other.read_bytes())
     done = agent.run_command("reload")

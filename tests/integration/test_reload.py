@@ -345,7 +345,7 @@ async def test_the_plan_says_what_the_reload_does(
         len, (planned.kept, planned.changed, planned.begun, planned.ended)
     )
     assert (kept, changed, begun, ended) == (1, 1, 1, 0)
-    assert "1 connections untouched, 1 changed, 1 new, 0 ended" in caplog.text
+    assert "connections: 1 untouched, 1 changed, 1 new, 0 ended" in caplog.text
 
 
 async def test_a_tag_that_others_published_until_now(tmp_path: Path) -> None:
