@@ -25,7 +25,8 @@ SCANS_FINISH_TIMEOUT_S: Final = 5.0
 ENDED_TIMEOUT_S: Final = 1.0
 """The same where only a map changes: new tags are waited for."""
 REPLAN_TIMEOUT_S: Final = 2.0
-"""A plan comes true between two requests. One that takes longer does so all the same, later."""
+"""A plan comes true between two requests, or two attempts to connect. One that takes longer does so
+all the same, later."""
 
 Start = Callable[[str, Callable[[], Coroutine[object, object, None]]], asyncio.Task[None]]
 """Start a supervised task by its name."""
@@ -96,7 +97,7 @@ class Pollers:
                     await done.wait()
         except TimeoutError:
             waiting = sum(not done.is_set() for done in replans)
-            log.info("%d connections change over when their running request ends", waiting)
+            log.info("%d connections change over when their running request or pause ends", waiting)
 
 
 def _key(connection: Connection) -> tuple[str, str]:
