@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from edge_agent import __version__, logs
@@ -23,16 +24,20 @@ COMMANDS = {
     "plan": "what a map will cost before it runs: bus load, rows, journal, disk",
     "reload": "apply what is in the map's file now, without waiting for the agent to see it",
     "map": "every map that was applied: history, show, diff, rollback",
-    "quality": "how good the data of each tag is; exit code 1 if something is bad",
     "probe": "read rows once under every type and byte order, or find what answers",
     "browse": "an address map of what an OPC UA server has",
+    "import": "an address map out of the configuration of another system",
     "simulate": "PLCs that answer for an address map, until it is stopped",
     "demo": "simulated PLCs, agent, broker, embedded store and dashboard, all at once",
     "status": "where is my data? One line, then each stage with count, age and lag",
+    "quality": "how good the data of each tag is; exit code 1 if something is bad",
     "journal": "look into the journal, check it, and put quarantined samples back",
     "db": "apply the schema to a database, or say how it stands",
 }
-"""Each has a module of its name in this package, which is loaded when the command is used."""
+"""Each has a module of its name in this package, which is loaded when the command is used.
+
+One whose name is a word of Python has an underscore behind it: `import_.py`.
+"""
 
 OWN_SECTIONS = ("agent", "journal", "mqtt", "postgres", "influx", "store")
 """Of the settings; the others are those of `edge-remote` and `edge-dashboard`."""
@@ -68,7 +73,7 @@ def _daemon(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _module(command: str) -> Any:
-    return import_module(f"edge_agent.cli.{command}")
+    return import_module(f"edge_agent.cli.{command}{'_' * iskeyword(command)}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -1,0 +1,227 @@
+"""`edge-agent import`: an address map out of the configuration of another system."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import orjson
+from rich.box import ROUNDED
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent import address_map, protocols
+from edge_agent.address_map import FILE_BYTES_MAX
+from edge_agent.address_map.cells import PERIOD_MS_MAX, PERIOD_MS_MIN, UNIT_ID_MAX, label, name
+from edge_agent.command_line import DONE, WRONG_INPUT
+from edge_agent.errors import ConfigError, TransientError
+from edge_agent.importers import KINDS, OUTCOMES, Defaults, Finding, Imported, Outcome, convert
+from edge_agent.importers.addresses import protocol_of
+from edge_agent.settings import Settings
+
+_NAMED_CONN: Final = re.compile(r"(?P<name>[^=?]+?)=(?P<conn>[a-z][a-z0-9+.]*://.*)", re.DOTALL)
+_LISTED: Final = "Telegraf TOML, Node-RED flow, Kepware CSV, Neuron Excel, Ignition tag JSON"
+_STYLES: Final = {
+    Outcome.LEFT_OUT: "red",
+    Outcome.IN_PART: "yellow",
+    Outcome.CHANGED: "cyan",
+    Outcome.ASSUMED: "dim",
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help=f"configuration of another system: {_LISTED}"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the map to write (.csv)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace it if it is there")
+    parser.add_argument(
+        "--from",
+        dest="kind",
+        choices=sorted(KINDS),
+        metavar="KIND",
+        help=f"{', '.join(KINDS)}; found out by the contents unless it is given",
+    )
+    parser.add_argument("--site", help="of rows for which the file says none")
+    parser.add_argument("--line", help="of rows for which the file says none")
+    parser.add_argument(
+        "--device", help="of rows for which the file says none; the file's name by default"
+    )
+    parser.add_argument(
+        "--conn",
+        action="append",
+        default=[],
+        metavar="[NAME=]CONN",
+        help="connection of rows for which the file says none, or of one device of the file;"
+        " may be repeated",
+    )
+    parser.add_argument(
+        "--unit-id",
+        type=_whole(0, UNIT_ID_MAX),
+        metavar="N",
+        help="of rows for which the file says none; 1 by default",
+    )
+    parser.add_argument(
+        "--period-ms",
+        type=_whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
+        metavar="MS",
+        help="of rows for which the file says none; 1000 by default",
+    )
+    parser.add_argument("--json", action="store_true", help="the report for programs")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
+    """Write the map and the report; exit code 2 if nothing could be carried over."""
+    _check_free(options.out, force=options.force)
+    defaults = _defaults(options)
+    try:
+        data = _bytes_of(options.file)
+        imported = convert(data, defaults, protocols.load, options.kind)
+    except ConfigError as error:
+        raise ConfigError(f"{options.file}: {error}", hint=error.hint) from error
+    if imported.tags:
+        _check_free(options.out, force=options.force)
+        try:
+            address_map.write(options.out, imported.tags)
+        except OSError as error:
+            raise TransientError(f"{options.out}: {error.strerror}") from error
+    if options.json:
+        print(orjson.dumps(as_dict(imported, options.out), option=orjson.OPT_INDENT_2).decode())
+    else:
+        _show(imported, options.file, options.out)
+    return DONE if imported.tags else WRONG_INPUT
+
+
+def as_dict(imported: Imported, out: Path) -> Mapping[str, object]:
+    """The report as plain data."""
+    return {
+        "ok": bool(imported.tags),
+        "kind": imported.kind,
+        "out": str(out) if imported.tags else None,
+        "rows": len(imported.tags),
+        "findings": [finding.as_dict() for finding in imported.findings],
+    }
+
+
+def _defaults(options: argparse.Namespace) -> Defaults:
+    """What the command line says. Raises ``ConfigError`` for what no map may hold."""
+    given: dict[str, str] = {}
+    for column, check in (("site", name), ("line", label), ("device", name)):
+        text = getattr(options, column)
+        if text is None:
+            continue
+        try:
+            given[column] = check(text)
+        except ValueError as error:
+            raise ConfigError(f"--{column} {text!r}: {error}") from error
+        if not given[column]:
+            raise ConfigError(f"--{column} is empty; leave it out, or write a name")
+    conn, conns = "", {}
+    for text in options.conn:
+        if match := _NAMED_CONN.fullmatch(text):
+            conns[match["name"]] = _checked(match["conn"])
+        else:
+            conn = _checked(text)
+    return Defaults(
+        **given,
+        file_name=options.file.name.partition(".")[0],
+        conn=conn,
+        conns=conns,
+        unit_id=options.unit_id,
+        period_ms=options.period_ms,
+    )
+
+
+def _checked(conn: str) -> str:
+    """A connection that a protocol takes. Raises ``ConfigError``."""
+    protocol = protocol_of(conn)
+    if not protocol:
+        raise ConfigError(
+            f"--conn {conn}: allowed are connections of Modbus, OPC UA and S7",
+            hint="for example --conn tcp://10.0.0.5:502; docs/address-map.md lists them",
+        )
+    try:
+        protocols.load(protocol).parse_conn(conn)
+    except ValueError as error:
+        raise ConfigError(f"--conn {error}") from error
+    return conn
+
+
+def _check_free(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path} is there already", hint="another --out, or --force to replace it"
+        )
+
+
+def _bytes_of(path: Path) -> bytes:
+    """A whole file. Raises ``ConfigError``."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError("not a file")
+        if status.st_size > FILE_BYTES_MAX:
+            raise ConfigError(f"{status.st_size:,} bytes; allowed are {FILE_BYTES_MAX:,}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError("there is no such file; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise ConfigError(f"can't be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _whole(smallest: int, largest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
+        return int(text)
+
+    return parse
+
+
+# -- the report --------------------------------------------------------------------------------
+
+
+def _show(imported: Imported, source: Path, out: Path) -> None:
+    """The report on standard error, line by line."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if imported.findings:
+        _table(console, imported.findings)
+    counts = Counter(finding.outcome for finding in imported.findings)
+    for outcome, meaning in OUTCOMES.items():
+        if counts[outcome]:
+            console.print(f"{counts[outcome]:,} {outcome}: {meaning}")
+    if imported.tags:
+        rows = "1 row" if len(imported.tags) == 1 else f"{len(imported.tags):,} rows"
+        console.print(f"{out}: {rows} from {source} ({imported.kind})")
+    else:
+        console.print(f"{source} ({imported.kind}): nothing could be carried over; no map written")
+
+
+_COLUMNS: Final = ("place", "what", "outcome", "why")
+
+
+def _table(console: Console, findings: Sequence[Finding]) -> None:
+    """A table with lines on a terminal; in a file or a pipe words in columns."""
+    rows = [
+        (str(finding.place), finding.what, str(finding.outcome), finding.reason)
+        for finding in findings
+    ]
+    if console.is_terminal:
+        shown = Table(*_COLUMNS, box=ROUNDED)
+        for finding, row in zip(findings, rows, strict=True):
+            shown.add_row(*row, style=_STYLES[finding.outcome])
+        console.print(shown, soft_wrap=False)
+        return
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in (_COLUMNS, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip(), file=sys.stderr)
