@@ -45,7 +45,7 @@ lint: $(VENV)/.done
 
 test: $(VENV)/.done dashboard ## linters, types and all tests but the longest; installs the servers they need
 	@tests/install.sh mosquitto postgresql influxdb faketime openssl systemd chromium fonts-noto-cjk \
-		socat libmodbus-dev gcc libc6-dev
+		socat libmodbus-dev gcc libc6-dev prometheus
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m "not long"
 

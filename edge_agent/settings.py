@@ -287,6 +287,7 @@ class DashboardSettings(_Section):
     remote_dsn: SecretStr | None = None
     agent_url: str | None = None
     users_file: Path | None = None
+    cards_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
 

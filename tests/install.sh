@@ -50,7 +50,7 @@ fi
 rm -f "$log"
 for package in "$@"; do
     case "$package" in
-        mosquitto | influxdb | postgresql)
+        mosquitto | influxdb | postgresql | prometheus)
             systemctl disable "$package" >/dev/null 2>&1 || true ;;
     esac
 done

@@ -22,6 +22,7 @@ from edge_agent.settings import Settings, load_settings
 COMMANDS = {
     "check": "report every problem of an address map; exit code 2 if there is any",
     "plan": "what a map will cost before it runs: bus load, rows, journal, disk",
+    "generate": "files for other programs: Node-RED, Telegraf, SQL, broker, alerts, dashboards",
     "reload": "apply what is in the map's file now, without waiting for the agent to see it",
     "map": "every map that was applied: history, show, diff, rollback",
     "probe": "read rows once under every type and byte order, or find what answers",

@@ -33,7 +33,7 @@ LAYERS = (
     ("web",),
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
-    ("settings_sources", "model", "command_line", "control_client"),
+    ("settings_sources", "model", "command_line", "yaml_text", "control_client"),
     ("errors", "supervisor"),
 )
 REMOTE_LAYERS = (
@@ -55,8 +55,8 @@ DASHBOARD_LAYERS = (
     ("cli",),
     ("serve",),
     ("api", "build"),
-    ("services", "app", "static"),
-    ("live", "pages", "export", "rxconfig"),
+    ("services", "app", "static", "map_routes"),
+    ("live", "pages", "export", "rxconfig", "maps", "answers"),
     ("chart", "components"),
     ("data", "state", "front_end"),
     ("current",),
@@ -78,6 +78,7 @@ FOR_DASHBOARD = {
     "sql_files",
     "store",
     "supervisor",
+    "yaml_text",
 }
 """What `dashboard` may use of `edge_agent`: nothing of the pipeline, and nothing that writes."""
 FOR_REMOTE = {
@@ -118,6 +119,8 @@ HEAVY = {
         "simulator/opcua_listener.py",
         "simulator/opcua_values.py",
     },
+    "jinja2": {"generate/templating.py"},
+    "ruamel": {"generate/merge.py", "yaml_text.py"},
     "serial": {"protocols/modbus_serial.py", "simulator/serial_line.py"},
     "snap7": {"protocols/s7.py"},
     "prometheus_client": {"exposition.py", "prometheus.py"},

@@ -1,0 +1,96 @@
+"""`edge-agent generate`: files for other programs, made from an address map."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from edge_agent.address_map import MapError
+from edge_agent.cli.options import add_map, load_map
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.generate.files import Outcome, prepare, write
+from edge_agent.generate.subject import Subject
+from edge_agent.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_map(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("generated"),
+        metavar="FOLDER",
+        help="where the files go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit code 1 if a file would change",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Write the files that change, or only say which."""
+    try:
+        found = load_map(options)
+    except MapError as error:
+        if options.json:
+            problems = [problem.as_dict() for problem in error.problems]
+            print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        else:
+            print(error, file=sys.stderr)
+        return WRONG_INPUT
+    outcome = prepare(Subject(found, settings), options.out)
+    if not options.check:
+        write(outcome, options.out)
+    if options.json:
+        print(orjson.dumps(_as_dict(outcome, check=options.check)).decode())
+    else:
+        _show(outcome, check=options.check)
+    stale = options.check and any(file.changed for file in outcome.files)
+    return FAILED if stale else DONE
+
+
+def _state(*, changed: bool, check: bool) -> str:
+    if not changed:
+        return "unchanged"
+    return "differs" if check else "written"
+
+
+def _as_dict(outcome: Outcome, *, check: bool) -> dict[str, Any]:
+    return {
+        "ok": not (check and any(file.changed for file in outcome.files)),
+        "files": [
+            {"name": file.name, "state": _state(changed=file.changed, check=check)}
+            for file in outcome.files
+        ],
+        "conflicts": outcome.conflicts,
+        "left_out": {
+            name: [
+                {
+                    "site": one.tag.site,
+                    "device": one.tag.device,
+                    "tag": one.tag.tag,
+                    "reason": one.reason,
+                }
+                for one in left_out
+            ]
+            for name, left_out in outcome.left_out.items()
+        },
+        "problems": [],
+    }
+
+
+def _show(outcome: Outcome, *, check: bool) -> None:
+    for file in outcome.files:
+        print(f"{_state(changed=file.changed, check=check):10} {file.name}")
+    for name, left_out in outcome.left_out.items():
+        print(f"{name}: {len(left_out)} tags are not carried; it names them")
+    for conflict in outcome.conflicts:
+        print(f"edge-agent: dashboard.yaml: {conflict}", file=sys.stderr)

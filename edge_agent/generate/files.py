@@ -1,0 +1,121 @@
+"""The generated files on the disk: what would change, and writing it.
+
+Everything is rendered before anything is written. A file is replaced as a whole (the old one or the
+new one, never half), and only if its content changes. One that somebody else has written is not
+replaced: `--out` may name a folder with other things in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_agent.address_map.writer import replace_file
+from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.generate.cards import render_with
+from edge_agent.generate.merge import mains_of, merge
+from edge_agent.generate.renderers import DASHBOARD, RENDERERS
+from edge_agent.generate.subject import MARK, LeftOut, Subject
+from edge_agent.yaml_text import read_text
+
+LAST: Final = f".generated/{DASHBOARD}"
+"""What `dashboard.yaml` was before anybody edited it."""
+MARK_BYTES: Final = 4096
+"""A generated file says what it is within so many bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file: ``name`` within the folder, its new content, and whether that is another one."""
+
+    name: str
+    data: bytes
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All files, in the order in which they are written, and what is worth telling."""
+
+    files: tuple[File, ...]
+    conflicts: tuple[str, ...]
+    left_out: dict[str, tuple[LeftOut, ...]]
+
+
+def prepare(subject: Subject, folder: Path) -> Outcome:
+    """Render all files and compare them with a folder, which need not exist; writes nothing.
+
+    Raises ``ConfigError`` if a file there is somebody else's or an edited one can't be read,
+    ``EdgeAgentError`` if the folder can't.
+    """
+    texts: dict[str, str] = {}
+    left_out: dict[str, tuple[LeftOut, ...]] = {}
+    for name, renderer in RENDERERS.items():
+        rendered = renderer(subject)
+        texts[name] = rendered.text
+        if rendered.left_out:
+            left_out[name] = rendered.left_out
+    conflicts: Sequence[str] = ()
+    edited, last = _text(folder / DASHBOARD), _text(folder / LAST)
+    texts[LAST] = texts[DASHBOARD]
+    if edited is not None:
+        chosen = render_with(subject, mains_of(edited, DASHBOARD)).text
+        fresh = texts[DASHBOARD] if edited == last else chosen
+        merged = merge(last, edited, fresh, DASHBOARD)
+        texts[DASHBOARD], conflicts = merged.text, merged.conflicts
+    files = [_compared(folder, name, text) for name, text in texts.items()]
+    return Outcome(tuple(files), tuple(conflicts), left_out)
+
+
+def write(outcome: Outcome, folder: Path) -> None:
+    """Write what has changed. Raises ``EdgeAgentError``."""
+    for file in outcome.files:
+        if file.changed:
+            path = folder / file.name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, file.data)
+            except OSError as error:
+                raise EdgeAgentError(f"{path} can't be written: {error.strerror}") from error
+
+
+def _compared(folder: Path, name: str, text: str) -> File:
+    data = text.encode()
+    path = folder / name
+    before = _bytes(path, len(data) + MARK_BYTES)
+    if before is not None and name != DASHBOARD and MARK.encode() not in before[:MARK_BYTES]:
+        raise ConfigError(
+            f"{path} was not written by edge-agent generate, and is left alone",
+            hint="choose another folder with --out, or move the file away",
+        )
+    return File(name, data, before != data)
+
+
+def _text(path: Path) -> str | None:
+    """A file that people may edit; None if it is not there."""
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _bytes(path: Path, bytes_max: int) -> bytes | None:
+    """The first bytes of a file; None if it is not there."""
+    try:
+        with path.open("rb") as file:
+            return file.read(bytes_max)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> EdgeAgentError:
+    """Why a file that is there can't be read."""
+    if isinstance(error, NotADirectoryError):
+        return ConfigError(f"{path.parent} is not a folder", hint="name a folder with --out")
+    return EdgeAgentError(f"{path} can't be read: {error.strerror}")
