@@ -64,6 +64,13 @@ _OF_THE_AGENT: Final = (
         "a task failed unexpectedly and was started again; its log line is worth a report",
     ),
     (
+        "MapNotApplied",
+        "edge_agent_map_valid == 0",
+        "1m",
+        "warning",
+        "the address map in the file is wrong and was not applied: edge-agent status says where",
+    ),
+    (
         "JournalFills",
         "edge_agent_journal_bytes > 0.8 * edge_agent_journal_bytes_max",
         "5m",
