@@ -1,25 +1,27 @@
 """The API routes: live values as server-sent events, charts, rows, downloads, the system.
 
-Everything is GET and changes nothing. Errors are JSON: what is wrong, and what to do.
+Everything here is GET and changes nothing; what changes the address map is in map_routes.py.
+Errors are JSON: what is wrong, and what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from dashboard.answers import JSON, answered, json_response
 from dashboard.chart import chart
 from dashboard.data.base import History
 from dashboard.export import export
 from dashboard.live.feed import epoch_ms
+from dashboard.map_routes import map_routes
 from dashboard.services import Services
-from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
+from edge_agent.errors import ConfigError
 
 ROWS_DEFAULT, ROWS_MAX = 200, 1_000
 """Of the table of newest rows; more than a thousand nobody scrolls through."""
@@ -39,7 +41,7 @@ def api(services: Services) -> Starlette:
         return StreamingResponse(_as_events(messages), 200, EVENT_HEADERS, "text/event-stream")
 
     async def chart_route(request: Request) -> Response:
-        return _json(await chart(*_question(request)))
+        return json_response(await chart(*_question(request)))
 
     async def rows(request: Request) -> Response:
         site, device, tags = _which(request)
@@ -47,7 +49,7 @@ def api(services: Services) -> Starlette:
         if not 1 <= limit <= ROWS_MAX:
             raise ConfigError(f"limit {limit}: allowed: 1 to {ROWS_MAX}")
         found = await services.history(_source(request)).rows(site, device, tags, limit)
-        return _json({"rows": [list(row) for row in found]})
+        return json_response({"rows": [list(row) for row in found]})
 
     async def download(request: Request) -> Response:
         question = _question(request)
@@ -58,10 +60,10 @@ def api(services: Services) -> Starlette:
         return StreamingResponse(pieces, 200, headers, "text/csv; charset=utf-8")
 
     async def system(request: Request) -> Response:
-        return _json(await services.system(_source(request)))
+        return json_response(await services.system(_source(request)))
 
     async def healthz(_: Request) -> Response:
-        return _json({"healthy": True})
+        return json_response({"healthy": True})
 
     def _question(request: Request) -> tuple[History, str, str, list[str], int, int, int]:
         """What `chart` and `export` take: of whom, what, from when to when, and now."""
@@ -74,44 +76,16 @@ def api(services: Services) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/api/snapshot", _answered(snapshot)),
-            Route("/api/events", _answered(events)),
-            Route("/api/chart", _answered(chart_route)),
-            Route("/api/rows", _answered(rows)),
-            Route("/api/export.csv", _answered(download)),
-            Route("/api/system", _answered(system)),
+            Route("/api/snapshot", answered(snapshot)),
+            Route("/api/events", answered(events)),
+            Route("/api/chart", answered(chart_route)),
+            Route("/api/rows", answered(rows)),
+            Route("/api/export.csv", answered(download)),
+            Route("/api/system", answered(system)),
             Route("/healthz", healthz),
+            *map_routes(services.maps),
         ]
     )
-
-
-JSON = "application/json"
-
-
-def _answered(
-    handler: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """Errors of ours as JSON: 400 for a wrong question, 503 for a source that is away."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            response = await handler(request)
-        except ConfigError as error:
-            return _json(_told(error), 400)
-        except TransientError as error:
-            return _json(_told(error), 503)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
-    return answer
-
-
-def _told(error: EdgeAgentError) -> dict[str, str]:
-    return {"error": str(error), "hint": error.hint}
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type=JSON)
 
 
 def _which(request: Request) -> tuple[str, str, list[str]]:

@@ -11,6 +11,7 @@ import reflex as rx
 
 from dashboard.components.frame import HEAD
 from dashboard.pages import detail, home, system
+from dashboard.pages import map as map_page
 from dashboard.state.session import Session
 
 TITLE = "Edge Vibe"
@@ -23,5 +24,6 @@ app = rx.App(
     head_components=[rx.el.script(detail.FIRST_CHART), *HEAD],
     html_lang="ko",
 )
-for page, route in ((home.page, "/"), (detail.page, "/detail"), (system.page, "/system")):
+PAGES = {"/": home.page, "/detail": detail.page, "/system": system.page, "/map": map_page.page}
+for route, page in PAGES.items():
     app.add_page(page, route=route, title=TITLE, on_load=Session.load)

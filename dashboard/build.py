@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 WORK = HERE / ".web"
 RESULT = HERE / "web"
 LOCK = HERE / "reflex.lock"
-ENTRIES = ("main", "detail", "system")
+ENTRIES = ("main", "detail", "system", "map")
 """Of `elements/`: what every page loads, and what one page has of its own."""
 COMPRESSED = {".js", ".css", ".html", ".svg", ".json"}
 STEP_TIMEOUT_S = 900.0

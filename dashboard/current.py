@@ -15,5 +15,5 @@ guard: Guard | None = None
 
 
 def user_of(cookie_header: str) -> User | None:
-    """The user that a `Cookie` header names; None if it is not valid, or everybody may look."""
+    """The user that a `Cookie` header names, or everybody where there are no users."""
     return guard.user_of(cookie_header) if guard is not None else None

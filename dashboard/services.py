@@ -10,6 +10,7 @@ from dashboard.data.base import History
 from dashboard.data.store import StoreHistory
 from dashboard.live.feed import AgentFeed, Client, Feed, HistoryFeed
 from dashboard.live.hub import Hub
+from dashboard.maps import Maps
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings
 from edge_agent.supervisor import supervise
@@ -32,6 +33,8 @@ class Services:
             "systemctl status edge-agent; dashboard.agent_url says where to ask",
         )
         self.remote = _remote_client(settings)
+        self.maps = Maps(settings.agent.data_dir)
+        self._cards_file = settings.dashboard.cards_file
         self._hubs: dict[str, Hub] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._system: dict[str, asyncio.Task[dict[str, Any]]] = {}
@@ -50,6 +53,11 @@ class Services:
             assert self._tasks is not None, "run() was not entered"
             feed: Feed
             feed = HistoryFeed(history) if source == "remote" else AgentFeed(self.agent)
+            if self._cards_file is not None:
+                # A YAML parser only where there is such a file.
+                from dashboard.live.cards import ArrangedFeed
+
+                feed = ArrangedFeed(feed, self._cards_file)
             hub = self._hubs[source] = Hub(feed, history, list(self.histories))
             name = f"dashboard.hub.{source}"
             self._tasks.create_task(supervise(name, hub.run), name=name)

@@ -117,15 +117,14 @@ class ControlServer:
         return json_response({**found, "sha256": loaded.sha256, "over": reloader.running.sha256})
 
     async def _put(self, request: web.Request) -> web.Response:
-        data = await request.read()
-        over = request.headers.get("If-Match", "").strip('"')
+        data, over = await request.read(), _over(request)
         return _applied(await self._agent.reloader.put(data, _author(request), "upload", over=over))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         number = _number(request)
         data = self._agent.reloader.versions.data(number)
-        how = f"rollback to {number}"
-        return _applied(await self._agent.reloader.put(data, _author(request), how))
+        how, over = f"rollback to {number}", _over(request)
+        return _applied(await self._agent.reloader.put(data, _author(request), how, over=over))
 
     async def _reload(self, request: web.Request) -> web.Response:
         return _applied(await self._agent.reloader.reload(_author(request)))
@@ -163,6 +162,11 @@ def _bytes(data: bytes) -> web.Response:
 
 def _number(request: web.Request) -> int:
     return int(request.match_info["number"])
+
+
+def _over(request: web.Request) -> str:
+    """The hash of the map that was seen running; "" if any will do."""
+    return request.headers.get("If-Match", "").strip('"')
 
 
 def _author(request: web.Request) -> str:

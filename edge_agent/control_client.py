@@ -23,11 +23,17 @@ PATH_BYTES_MAX: Final = 100
 
 
 class RefusedMapError(ConfigError):
-    """The agent does not take a map; ``problems`` are those of its rows, as plain data."""
+    """The agent does not take a map; ``problems`` are those of its rows, as plain data.
 
-    def __init__(self, message: str, problems: list[dict[str, Any]], *, hint: str = "") -> None:
+    Of many problems the agent tells the first ones; ``count`` is that of all.
+    """
+
+    def __init__(
+        self, message: str, problems: list[dict[str, Any]], *, count: int = 0, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.problems = problems
+        self.count = count or len(problems)
 
 
 class ControlClient:
@@ -46,13 +52,21 @@ class ControlClient:
         return self._ask("GET", route)
 
     def post(
-        self, route: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None
+        self,
+        route: str,
+        body: bytes | bytearray = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Have something done. Raises as `_ask`."""
         return _data(self._ask("POST", route, body, headers))
 
     def _ask(
-        self, method: str, route: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        route: str,
+        body: bytes | bytearray = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Raises ``TransientError`` if nobody answers, ``ConfigError`` for what is refused."""
         connection = _Connection(self._path)
@@ -88,7 +102,8 @@ def _refusal(status: int, text: bytes) -> EdgeAgentError:
     hint = str(found.get("hint", ""))
     if status >= 500:
         return TransientError(message, hint=hint)
-    return RefusedMapError(message, found.get("problems", []), hint=hint)
+    problems, count = found.get("problems", []), int(found.get("count", 0))
+    return RefusedMapError(message, problems, count=count, hint=hint)
 
 
 def _data(text: bytes) -> dict[str, Any]:

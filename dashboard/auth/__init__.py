@@ -12,6 +12,7 @@ What it promises
 * Nothing is written at run time. Sessions live in signed cookies and survive a restart.
 * Other web sites can neither act in a user's name nor read: unsafe requests and websockets must
   come from our own origin, no answer carries a CORS header, and no page can be framed.
+* Only the role admin reaches what changes the address map (map_routes.py).
 * Guessing is slow: some tries are free for a user name and for an address, then each one costs a
   wait that doubles. An unknown name takes as long as a known one.
 

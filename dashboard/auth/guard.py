@@ -147,11 +147,11 @@ class Guard:
             await self._app(_with_user(scope, EVERYBODY), receive, send)
 
     def user_of(self, cookies: str) -> User | None:
-        """Whose live session a Cookie header has; None without users."""
+        """Whose live session a Cookie header has, if any; without users everybody's."""
+        if self._users is None:
+            return EVERYBODY
         session = self._session(Headers({"cookie": cookies}))
-        account = (
-            session.account(self._users.file, self._now()) if session and self._users else None
-        )
+        account = session.account(self._users.file, self._now()) if session else None
         return account.user if account else None
 
     def _session(self, headers: Headers) -> Session | None:

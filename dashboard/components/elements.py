@@ -83,6 +83,12 @@ class Pipeline(_Drawn):
     tag = "plc-system"
 
 
+class AddressMap(_Drawn):
+    """The running address map, its versions, and how another one takes its place."""
+
+    tag = "plc-map"
+
+
 class Form(Element):  # type: ignore[misc]
     """A form that the browser sends itself; Reflex's own waits for an event handler instead."""
 
@@ -99,4 +105,4 @@ form, anchor = Form.create, Anchor.create
 search, preferences, banner = Search.create, Preferences.create, Banner.create
 alarms, chips, grid = Alarms.create, Chips.create, Grid.create
 player, about, rows = Player.create, About.create, Rows.create
-pipeline = Pipeline.create
+pipeline, address_map = Pipeline.create, AddressMap.create

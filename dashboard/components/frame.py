@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import reflex as rx
@@ -39,12 +40,15 @@ HEAD = [
 ]
 
 
-def frame(*content: Any, script: str = "") -> Any:
-    """A page: ``content`` is its main part, ``script`` the name of its own elements."""
+def frame(*content: Any, script: str = "", styles: Sequence[str] = ()) -> Any:
+    """A page: ``content`` is its main part, ``script`` the name of its own elements and style.
+
+    ``styles`` are further style sheets, which it shares with others.
+    """
     own = []
     if script:
         own = [
-            rx.el.link(rel="stylesheet", href=f"/{script}.css"),
+            *(rx.el.link(rel="stylesheet", href=f"/{name}.css") for name in (*styles, script)),
             rx.el.script(src=f"/elements/{script}.js", type="module", custom_attrs={"async": True}),
         ]
     return rx.fragment(
@@ -63,6 +67,7 @@ def frame(*content: Any, script: str = "") -> Any:
             ),
             elements.search(),
             rx.el.nav(
+                _to_map(),
                 rx.el.a(text("시스템", "System"), href="/system/", class_name="quiet"),
                 elements.preferences(),
                 _who(),
@@ -72,6 +77,27 @@ def frame(*content: Any, script: str = "") -> Any:
         ),
         elements.banner(),
         rx.el.main(*content, id="content"),
+    )
+
+
+def _to_map() -> Any:
+    """For who may change the map; a narrow screen has room for a short word."""
+    words = (("ko", "주소 맵", "맵"), ("en", "Address map", "Map"))
+    return rx.cond(
+        Session.role == "admin",
+        rx.el.a(
+            *(
+                rx.el.span(
+                    rx.el.span(whole, class_name="wide"),
+                    rx.el.span(short, class_name="narrow"),
+                    lang=language,
+                    class_name=language,
+                )
+                for language, whole, short in words
+            ),
+            href="/map/",
+            class_name="quiet",
+        ),
     )
 
 

@@ -57,7 +57,7 @@ export class Drawn extends HTMLElement {
 // React takes the page over after the first paint, when people have begun to use it. It listens on
 // the document, which hears of keys and clicks first, and stops those on what it has not reached
 // yet. What happens inside an element of ours is none of its business: there nothing stops them.
-const DONE_BY_PEOPLE = ["keydown", "keyup", "mousedown", "mouseup", "pointerdown", "pointerup", "click", "dblclick", "input", "change"];
+const DONE_BY_PEOPLE = ["keydown", "keyup", "mousedown", "mouseup", "pointerdown", "pointerup", "click", "dblclick", "input", "change", "drop"];
 
 function goOn(event) {
   if (event.composedPath().some((node) => node instanceof Drawn)) event.stopPropagation = () => {};

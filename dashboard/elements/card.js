@@ -31,7 +31,7 @@ export class Card {
     this.live = h("span.badge.live");
     this.period = h("span.badge.period");
     this.age = h("span");
-    this.link = h("a", { href: deviceUrl(this.device) }, this.device.device);
+    this.link = h("a", { href: deviceUrl(this.device) }, this.device.title);
     this.badges = this.#shownTags().map(() => h("li"));
     const rest = this.device.tags.length - this.badges.length;
     const places = [this.device.site, this.device.line].filter(Boolean).join(" · ");
@@ -70,9 +70,9 @@ export class Card {
 
   /** What the card is found by. */
   #words() {
-    const { site, line, device, tags } = this.device;
+    const { site, line, device, title, tags } = this.device;
     const names = tags.flatMap((position) => [live.tags[position].tag, live.tags[position].description]);
-    return [site, line, device, ...names].join("\n").toLocaleLowerCase();
+    return [site, line, device, title, ...names].join("\n").toLocaleLowerCase();
   }
 
   get state() {
@@ -91,7 +91,7 @@ export class Card {
     const [state, since] = live.states[this.index];
     const now = live.nowMs();
     const value = live.values[this.device.main];
-    this.range = rangeOf(this.main, [...(this.bars ?? []), value]);
+    this.range = rangeOf(this.main, [...(this.bars ?? []), value], this.device.gauge);
     setAttribute(this.node, "data-state", state);
     const own = live.troubles.get(this.device.main);
     setAttribute(this.gauge.node, "data-state", own ? stateOf(own.reason) : "ok");

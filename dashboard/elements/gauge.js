@@ -15,8 +15,9 @@ const MARGIN_PART = 0.12; // of hi..lo, on either side of the limits
 
 const ARC = `M${CENTER_X - RADIUS} ${CENTER_Y}A${RADIUS} ${RADIUS} 0 0 1 ${CENTER_X + RADIUS} ${CENTER_Y}`;
 
-/** From where to where a tag's gauge goes: around its limits, else around what it was lately. */
-export function rangeOf(tag, values) {
+/** From where to where a tag's gauge goes: as somebody chose, else around its limits, else around what it was lately. */
+export function rangeOf(tag, values, ends = null) {
+  if (ends) return ends;
   const { hi, lo } = tag;
   if (hi !== null && lo !== null) {
     const margin = (hi - lo) * MARGIN_PART;

@@ -327,6 +327,8 @@ def _layout_body(layout: Layout) -> dict[str, Any]:
                 "line": device.line,
                 "device": device.device,
                 "main": device.main,
+                "title": device.title or device.device,
+                "gauge": device.gauge,
                 "tags": device.positions,
             }
             for device in layout.devices

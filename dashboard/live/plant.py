@@ -38,6 +38,10 @@ class Device:
     device: str
     positions: tuple[int, ...]
     main: int
+    title: str = ""
+    """What the card is headed with, if not the device's name."""
+    gauge: tuple[float, float] | None = None
+    """Ends of the gauge, if not around the main tag's limits."""
 
 
 @dataclass(frozen=True, slots=True)

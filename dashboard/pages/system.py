@@ -17,4 +17,5 @@ def page() -> Any:
         rx.el.h1(text("시스템", "System"), class_name="hidden"),
         elements.pipeline(),
         script="system",
+        styles=["tables"],
     )

@@ -8,7 +8,7 @@ from dashboard import current
 
 
 class Session(rx.State):
-    """The user of this browser; both are empty where the dashboard is open."""
+    """The user of this browser; the name is empty where the dashboard is open to everybody."""
 
     name: str = ""
     role: str = ""

@@ -40,8 +40,9 @@ __all__ = [
     "write",
 ]
 
-FILE_BYTES_MAX = 64 * 1024 * 1024
-"""A row takes about 150 bytes, so this is some 400,000 tags; no Pi polls as many."""
+FILE_BYTES_MAX = 16 * 1024 * 1024
+"""A row takes about 150 bytes, so this is some 100,000 tags; no Pi polls as many. A running agent
+reads whatever is put in its map's place: what is no map at all must not take its memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,12 @@ class Plant:
     """PLC, agent and dashboard of one test module; each can be stopped and started again."""
 
     def __init__(
-        self, folder: Path, tags: Sequence[Tag] = PLANT, calm: Mapping[int, int] = CALM
+        self,
+        folder: Path,
+        tags: Sequence[Tag] = PLANT,
+        calm: Mapping[int, int] = CALM,
+        *,
+        dashboard_config: str = "",
     ) -> None:
         self.folder = folder
         self._calm = calm
@@ -138,10 +143,10 @@ class Plant:
         self.write_map(self.tags)
         agent_url = f"http://127.0.0.1:{self.agent.port}"
         options = ["--data-dir", str(self.agent.data_dir), "--agent-url", agent_url]
-        self.dashboard = Dashboard(folder / "dashboard", options)
+        self.dashboard = Dashboard(folder / "dashboard", options, config=dashboard_config)
 
     def write_map(self, tags: Sequence[Tag]) -> None:
-        """What the agent reads when it is started the next time."""
+        """What the agent reads at its start; a running one takes it within a second or three."""
         address_map.write(self.map_path, tags)
 
     def set(self, cells: Mapping[int, int]) -> None:

@@ -3,7 +3,10 @@
     home    empty, normal, alarm, broken (the agent is away)
     detail  normal, alarm, broken
     system  normal, alarm (the broker is away), broken
+    map     normal, wrong (a file with problems), plan
     login
+
+`python -m tests.browser.screenshots map` takes those alone whose names begin so.
 
 The plant is real: a PLC whose registers are written here, the agent, a broker, a store with a day
 of past.
@@ -20,10 +23,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, sync_playwright
 
+from edge_agent.address_map.writer import to_csv
 from edge_agent.model import Tag
 from tests.browser.rig import CHROMIUM_FLAGS, Dashboard, Plant, give_past, tag, until
 from tests.servers import Mosquitto
@@ -91,15 +96,18 @@ def showcase(folder: Path) -> Iterator[tuple[Plant, Mosquitto]]:
 
 
 class Camera:
-    """Takes a page in both themes and widths."""
+    """Takes a page in both themes and widths; of pages whose names begin with ``only``."""
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, browser: Browser, only: str) -> None:
         self._browser = browser
+        self._only = only
 
     def take(
         self, name: str, url: str, ready: Callable[[Page], None], language: str = "ko-KR"
     ) -> None:
         """`{name}-{theme}-{screen}.jpg`, four of them."""
+        if not name.startswith(self._only):
+            return
         for theme in THEMES:
             for screen, size in SCREENS.items():
                 context = self._browser.new_context(
@@ -149,6 +157,35 @@ def sentence(page: Page) -> None:
     page.wait_for_selector(".empty h2")
 
 
+def versions(page: Page) -> None:
+    """The versions are there."""
+    page.wait_for_selector("#versions tbody tr")
+
+
+def chosen(data: bytes, kind: str) -> Callable[[Page], None]:
+    """A file is chosen, and has come to this."""
+
+    def choose(page: Page) -> None:
+        versions(page)
+        one = FilePayload(name="address_map.csv", mimeType="text/csv", buffer=data)
+        page.locator("input[type=file]").set_input_files(one)
+        page.wait_for_selector(f'.outcome[data-kind="{kind}"]')
+
+    return choose
+
+
+def take_map(camera: Camera, plant: Plant) -> None:
+    """The address map's page: as it is, with a file that is wrong, with a plan."""
+    url, data = f"{plant.dashboard.url}map/", to_csv(plant.tags)
+    *others, last = plant.tags
+    new = replace(last, device="FAN05", address="hr:19", description="배기 팬 5")
+    other = to_csv([replace(others[0], hi=9.0), *others[1:-1], last, new])
+    wrong = data.replace(b"INT16", b"INT17", 1).replace(b"hr:5,", b"hr:5x,")
+    camera.take("map-normal", url, versions)
+    camera.take("map-wrong", url, chosen(wrong, "wrong"))
+    camera.take("map-plan", url, chosen(other, "plan"))
+
+
 def take_login(camera: Camera, folder: Path) -> None:
     """The login, and the home page of who has no plant yet."""
     users = folder / "users"
@@ -176,7 +213,7 @@ def main() -> int:
     ):
         folder = Path(name)
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
-        camera = Camera(browser)
+        camera = Camera(browser, "".join(sys.argv[1:2]))
         take_login(camera, folder)
         with showcase(folder / "plant") as (plant, broker):
             home = plant.dashboard.url
@@ -186,6 +223,7 @@ def main() -> int:
             camera.take("home-english", home, cards, "en-US")
             camera.take("detail-normal", detail, chart)
             camera.take("system-normal", f"{home}system/", tables)
+            take_map(camera, plant)
             plant.set(ALARM)
             broker.stop()
             time.sleep(35)  # a warning counts when it has lasted for 30 s

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
+from edge_agent.address_map.writer import to_csv
 from tests import npm
 from tests.browser.conftest import OpenPage
 from tests.browser.rig import Plant, until
@@ -65,6 +67,46 @@ def test_system(plant: Plant, open_page: OpenPage, axe: str, theme: str) -> None
     page = open_page(f"{plant.dashboard.url}system/", color_scheme=theme)
     expect(page.get_by_role("table").first).to_be_visible()
     assert not complaints(page, axe)
+
+
+@THEMES
+def test_map(plant: Plant, open_page: OpenPage, axe: str, theme: str) -> None:
+    """With problems, with a plan, with what was applied, and with a question; then as before."""
+    url = f"{plant.dashboard.url}map/"
+    page = open_page(url, color_scheme=theme, locale="en-US", errors=True)
+    first = plant.map_path.read_bytes()
+    *others, last = plant.tags
+    other = to_csv([*others, replace(last, hi=99.0), replace(last, device="TANK08")])
+    expect(page.locator("#versions tbody tr").first).to_be_visible()
+
+    def see(kind: str) -> None:
+        expect(page.locator(f'.outcome[data-kind="{kind}"]')).to_be_visible()
+        assert not complaints(page, axe)
+
+    def choose(data: bytes) -> None:
+        one = FilePayload(name="new.csv", mimeType="text/csv", buffer=data)
+        page.locator("input[type=file]").set_input_files(one)
+
+    choose(first.replace(b"INT16", b"INT17"))
+    see("wrong")
+    choose(other)
+    see("plan")
+    page.get_by_role("button", name="Apply", exact=True).click()
+    expect(page.locator('.outcome [data-device="TANK08"]')).to_be_visible()
+    see("applied")
+    page.get_by_role("button", name="Go back to version").first.click()
+    see("plan")
+    page.locator(".outcome .primary").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert not complaints(page, axe)
+    page.get_by_role("dialog").get_by_role("button", name="Go back").click()
+    see("applied")
+    assert plant.map_path.read_bytes() == first
+    plant.map_path.write_bytes(first.replace(b"INT16", b"INT17"))
+    expect(page.locator(".running .problems")).to_be_visible()
+    assert not complaints(page, axe)
+    plant.map_path.write_bytes(first)
+    expect(page.locator(".running .problems")).to_be_hidden()
 
 
 def test_axe_would_complain(plant: Plant, open_page: OpenPage, axe: str) -> None:

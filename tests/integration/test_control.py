@@ -7,7 +7,10 @@ import getpass
 import hashlib
 import json
 import os
+import shlex
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -113,6 +116,51 @@ def test_a_wrong_map_is_refused_with_all_its_problems(agent: Agent) -> None:
             client_of(agent).post("/map", garbage)
     assert agent.map_path.stat() == before
     assert version_of(agent) == 1
+
+
+THROUGH_A_READ_ONLY_MOUNT = """
+import sys
+from pathlib import Path
+from edge_agent.control_client import ControlClient
+
+folder = Path(sys.argv[1])
+try:
+    (folder / "mine").write_text("")
+except OSError as error:
+    print(error.strerror)
+print(ControlClient(folder).post("/map/reload")["changed"])
+"""
+
+
+def test_who_sees_the_folder_read_only_may_still_ask(agent: Agent) -> None:
+    """As the dashboard's unit has it: a read-only mount forbids files, and not the socket."""
+    folder = shlex.quote(str(agent.data_dir))
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    done = subprocess.run(
+        [
+            *("unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"),
+            *(sys.executable, "-c", THROUGH_A_READ_ONLY_MOUNT, str(agent.data_dir)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "not permitted" in done.stderr or "denied" in done.stderr:
+        pytest.skip(f"a mount namespace is not permitted here: {done.stderr.strip()}")
+    assert done.stdout.splitlines() == ["Read-only file system", "False"], done.stderr
+
+
+def test_going_back_over_another_map_is_refused(agent: Agent) -> None:
+    """Where the hash of the map is given that its author has seen running, as with an upload."""
+    client = client_of(agent)
+    seen = client.get("/map")["sha256"]
+    data = other_map(agent, TAGS[:2]).read_bytes()
+    client.post("/map", data)
+    with pytest.raises(RefusedMapError, match="another map has been applied"):
+        client.post("/map/rollback/1", headers={"If-Match": seen})
+    assert agent.map_path.read_bytes() == data
+    seen = client.get("/map")["sha256"]
+    assert client.post("/map/rollback/1", headers={"If-Match": seen})["version"] == 3
 
 
 def test_what_is_asked_for_and_is_not_there(agent: Agent) -> None:

@@ -176,6 +176,11 @@ def test_the_dashboard_has_the_agents_folder_and_can_not_write_there() -> None:
     assert "ReadWritePaths" not in DASHBOARD.read_text()
 
 
+def test_the_dashboard_may_ask_the_agent_through_its_socket() -> None:
+    """A Unix socket, which a read-only mount does not forbid (test_control.py)."""
+    assert "AF_UNIX" in value_of("RestrictAddressFamilies", DASHBOARD).split()
+
+
 @SERVICES
 def test_a_wrong_setting_is_not_tried_again(unit: Path) -> None:
     """Exit code 2 ends the attempts of what would be restarted."""

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EVERYTHING = "\n".join(page.read_text() for page in PAGES)
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-API = (ROOT / "dashboard/api.py").read_text()
+API = "".join((ROOT / f"dashboard/{name}.py").read_text() for name in ("api", "map_routes"))
 DASHBOARD = (ROOT / "docs/dashboard.md").read_text()
 REMOTE = (ROOT / "docs/remote.md").read_text()
 

@@ -1,0 +1,51 @@
+"""What all routes answer alike: JSON, and errors with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
+
+JSON = "application/json"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class WrongRequestError(ConfigError):
+    """A request that is refused as such; ``status`` says in HTTP's words why (RFC 9110, 15.5)."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def answered(handler: Handler) -> Handler:
+    """Errors of ours as JSON: 400 for a wrong question, 503 for a source that is away."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except WrongRequestError as error:
+            return json_response(told(error), error.status)
+        except ConfigError as error:
+            return json_response(told(error), 400)
+        except TransientError as error:
+            return json_response(told(error), 503)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return answer
+
+
+def told(error: EdgeAgentError) -> dict[str, str]:
+    """What is wrong, and what to do."""
+    return {"error": str(error), "hint": error.hint}
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    """Anything that orjson can write."""
+    return Response(orjson.dumps(body), status, media_type=JSON)
