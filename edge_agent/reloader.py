@@ -205,10 +205,11 @@ class Reloader:
             return Applied(Difference((), (), ()), self.versions.newest)
         found = difference(self.running.tags, loaded.tags)
         await self._apply(loaded, connections)
+        version = await asyncio.to_thread(self._kept, loaded, found, author, how, data)
         self.running = loaded
         self.results["applied"] += 1
         log.info("%s: applied: %s (by %s, %s)", self.path, found.summary, author, how)
-        return Applied(found, await asyncio.to_thread(self._kept, loaded, found, author, how, data))
+        return Applied(found, version)
 
     def _refuse(self, error: ConfigError) -> None:
         self.results["refused"] += 1
