@@ -11,7 +11,6 @@ process, and systemd starts it again: there is no state to lose.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -32,6 +31,7 @@ from dashboard.auth.exposure import check_exposure
 from dashboard.auth.guard import Guard
 from dashboard.services import Services
 from dashboard.static import WEB, FrontEnd
+from edge_agent import heap
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.notify import Notifier
 from edge_agent.settings import DashboardSettings, Settings
@@ -40,14 +40,8 @@ log = logging.getLogger(__name__)
 
 REFLEX_PATHS = ("/_event",)
 """What of Reflex's own routes a browser needs; the others are not reachable."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""glibc's numbers of these parameters (malloc.h)."""
-MAPPED_BYTES_MIN = 131_072
-"""glibc's own value, which would otherwise grow with the first chart and keep the memory of all."""
 WORKERS_MAX = 2
 """One waits for the agent; the other looks host names up, or makes a look of a remote's rows."""
-ARENAS_MAX = 2
-"""One for the event loop, one for the threads that wait for disk and network."""
 GRANIAN_LOGS = {"version": 1, "disable_existing_loggers": False, "handlers": {}, "loggers": {}}
 """Its lines go where all others go."""
 STOP_TIMEOUT_S = 2.0
@@ -123,16 +117,10 @@ def address(dashboard: DashboardSettings) -> str:
 
 
 def _keep_memory_small() -> None:
-    """Few threads, two arenas, and large buffers given back when a chart has been sent.
-
-    The last two are glibc's (mallopt(3)); elsewhere nothing happens.
-    """
+    """Few threads, and large buffers given back when a chart has been sent."""
     workers = ThreadPoolExecutor(WORKERS_MAX, thread_name_prefix="dashboard")
     asyncio.get_running_loop().set_default_executor(workers)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, ARENAS_MAX)
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+    heap.keep_small()
 
 
 def _check_free(dashboard: DashboardSettings) -> None:

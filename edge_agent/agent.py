@@ -218,7 +218,7 @@ class Agent:
     def _map_recorders(self) -> list[MapRecorder]:
         versions, data_dir = self.reloader.versions, self.settings.agent.data_dir
         return [
-            MapRecorder(versions, target.record_map, data_dir)
+            MapRecorder(versions, target.record_map, data_dir, lambda: self.address_map)
             for target in self.destinations
             if target.record_map is not None
         ]

@@ -7,7 +7,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edge_agent.address_map.columns import COLUMNS
@@ -27,11 +27,10 @@ def to_csv(tags: Iterable[Tag]) -> bytes:
     return text.getvalue().encode("utf-8-sig", "replace")
 
 
-def to_records(tags: Iterable[Tag]) -> list[dict[str, str]]:
-    """The same rows as plain data: each column by name, as text."""
-    return [
-        {column: _cell(column, getattr(tag, column)) for column in WRITTEN_COLUMNS} for tag in tags
-    ]
+def to_records(tags: Iterable[Tag]) -> Iterator[dict[str, str]]:
+    """The same rows as plain data, one at a time: each column by name, as text."""
+    for tag in tags:
+        yield {column: _cell(column, getattr(tag, column)) for column in WRITTEN_COLUMNS}
 
 
 def _cell(column: str, value: object) -> str:

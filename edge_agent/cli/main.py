@@ -62,8 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _daemon(options: argparse.Namespace, settings: Settings) -> int:
     import uvloop
 
+    from edge_agent import heap
     from edge_agent.agent import Agent
 
+    heap.keep_small()
     loaded = load_map(options)
 
     async def run() -> None:

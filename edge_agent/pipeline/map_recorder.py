@@ -17,6 +17,7 @@ from typing import Final
 import orjson
 
 from edge_agent import address_map
+from edge_agent.address_map import AddressMap
 from edge_agent.address_map.writer import to_records
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.map_versions import FOLDER, MapVersions
@@ -33,12 +34,20 @@ Record = Callable[[str, str, bytes], Awaitable[None]]
 class MapRecorder:
     """Hands versions to a database."""
 
-    def __init__(self, versions: MapVersions, record: Record, data_dir: Path) -> None:
+    def __init__(
+        self,
+        versions: MapVersions,
+        record: Record,
+        data_dir: Path,
+        running: Callable[[], AddressMap | None] = lambda: None,
+    ) -> None:
+        """``running`` is a map that need not be read again if it is the version wanted."""
         self.recorded: int | None = None
         """The newest version that the database has; None before the first round."""
         self._versions = versions
         self._record = record
         self._path = data_dir / FOLDER / RECORDED_FILE
+        self._running = running
         self._failing = False
 
     async def run(self) -> None:
@@ -69,8 +78,14 @@ class MapRecorder:
         self._keep(self.recorded)
 
     def _rows(self, number: int) -> bytes:
-        data = self._versions.data(number)
-        return orjson.dumps(to_records(address_map.parse(self._path, data, None).tags))
+        running = self._running()
+        if running is None or running.sha256 != self._versions.get(number).sha256:
+            running = address_map.parse(self._path, self._versions.data(number), None)
+        rows = bytearray()
+        for row in to_records(running.tags):
+            rows += b"," + orjson.dumps(row)
+        rows[:1] = b"["
+        return bytes(rows) + b"]"
 
     def _failed(self, error: Exception) -> None:
         level = logging.DEBUG if self._failing else logging.WARNING

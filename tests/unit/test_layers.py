@@ -34,7 +34,7 @@ LAYERS = (
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
     ("settings_sources", "model", "command_line", "yaml_text", "control_client"),
-    ("errors", "supervisor"),
+    ("errors", "heap", "supervisor"),
 )
 REMOTE_LAYERS = (
     ("__main__",),
@@ -70,6 +70,7 @@ FOR_DASHBOARD = {
     "control_client",
     "errors",
     "health",
+    "heap",
     "logs",
     "model",
     "notify",
