@@ -7,13 +7,13 @@ import http.client
 import io
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import openpyxl
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FileChooser, FilePayload, Page, expect
 
 from edge_agent import address_map
 from edge_agent.address_map.writer import to_csv
@@ -93,9 +93,26 @@ def file(data: bytes, name: str = "new.csv") -> FilePayload:
 
 def choose(page: Page, data: bytes, name: str = "new.csv") -> None:
     """Choose a file by the button."""
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name=re.compile("파일 선택|Choose a file")).click()
-    chooser.value.set_files(file(data, name))
+    button = page.get_by_role("button", name=re.compile("파일 선택|Choose a file"))
+    choose_by(page, button.click, data, name)
+
+
+def choose_by(page: Page, act: Callable[[], None], data: bytes, name: str = "new.csv") -> None:
+    """Do what opens the chooser, and choose a file in it."""
+    choosers: list[FileChooser] = []
+
+    def came(chooser: FileChooser) -> None:
+        choosers.append(chooser)
+
+    page.on("filechooser", came)
+    page.wait_for_timeout(100)  # until the browser hands choosers over, of which nobody tells us
+    act()
+    deadline = time.monotonic() + 15
+    while not choosers:
+        assert time.monotonic() < deadline, "no file chooser"
+        page.wait_for_timeout(20)
+    page.remove_listener("filechooser", came)
+    choosers[0].set_files(file(data, name))
 
 
 def outcome(page: Page, kind: str) -> None:
@@ -391,9 +408,7 @@ def test_by_keyboard(plant: Plant, open_page: OpenPage) -> None:
         raise AssertionError(f"{name} was not reached by the tab key")
 
     tab_to("파일 선택")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(file(other_map(plant)))
+    choose_by(page, lambda: page.keyboard.press("Enter"), other_map(plant))
     outcome(page, "plan")
     expect(page.locator(".outcome")).to_be_focused()
     tab_to("적용")
