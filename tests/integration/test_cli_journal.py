@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from array import array
+from keyword import iskeyword
 from pathlib import Path
 
 import pytest
@@ -208,7 +209,8 @@ def test_a_terminal_without_korean_is_no_error(data_dir: Path) -> None:
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_a_commands_summary_is_that_of_its_module(command: str) -> None:
     """What `--help` lists without loading a command is what the command says itself."""
-    source = Path(sys.modules[main.__module__].__file__ or "").with_name(f"{command}.py")
+    name = f"{command}{'_' * iskeyword(command)}.py"
+    source = Path(sys.modules[main.__module__].__file__ or "").with_name(name)
     assert source.read_text().startswith(f'"""`edge-agent {command}`: {COMMANDS[command]}.\n') or (
         source.read_text().startswith(f'"""`edge-agent {command}`: {COMMANDS[command]}."""')
     )

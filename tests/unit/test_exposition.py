@@ -14,6 +14,7 @@ from edge_agent.agent import Agent
 from edge_agent.exposition import METRICS, exposition
 from edge_agent.health import HealthCheck
 from edge_agent.pipeline.reader import Quality
+from edge_agent.planner import plan
 from edge_agent.protocols.base import Reply
 from edge_agent.settings import load_settings
 
@@ -47,6 +48,9 @@ async def scraped(tmp_path: Path) -> dict[str, Metric]:
     await agent.journal.open(["store"])
     try:
         agent._make_parts()
+        agent.reloader.start()
+        connections = plan(agent.address_map.tags, protocols.load)
+        agent._polls.all = [agent._make_poller(connection, 0.0) for connection in connections]
         poller, other = agent.pollers
         reader = poller.readers[0][0]
         reader.take(Reply(1_755_432_000_000, [1.0, float("nan")]), poller.counters)
