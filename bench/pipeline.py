@@ -31,6 +31,8 @@ from bench.plant import Plant, Usage, make_tags
 WARM_UP_S = 8.0
 PROBE_TAGS = 20
 PROBE_INTERVAL_S = 0.02
+LOG_SHOWN = 3_000
+"""Characters of the agent's log that are shown if something is missing at its end."""
 
 
 class RowProbe(threading.Thread):
@@ -97,6 +99,11 @@ def measure(rate: int, seconds: float, folder: Path) -> dict[str, Any]:
             subscriber.stdout.close()
     taken = after["journal"]["taken"] - before["journal"]["taken"]
     books = journal_books(folder / "data")
+    complete = rows == books["taken"] and all(
+        sink["delivered"] == books["taken"] for sink in books["sinks"]
+    )
+    if not complete:
+        print(plant.agent.log()[-LOG_SHOWN:], file=sys.stderr)
     ages = sorted(probe.ages_ms)
     return {
         "rate": rate,
@@ -116,8 +123,7 @@ def measure(rate: int, seconds: float, folder: Path) -> dict[str, Any]:
         "row_visible_ms": {
             f"p{share}": round(ages[int(len(ages) * share / 100)]) for share in (50, 95, 99) if ages
         },
-        "nothing_lost": rows == books["taken"]
-        and all(sink["delivered"] == books["taken"] for sink in books["sinks"]),
+        "nothing_lost": complete,
     }
 
 
