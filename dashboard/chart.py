@@ -292,8 +292,10 @@ def with_minutes(buckets: Buckets, minutes: Buckets, plan: Plan) -> Buckets:
         weights_ms[start_ms] += MINUTE_MS
         new = MINUTE_MS / weights_ms[start_ms]
         old_average, old_lowest, old_highest, parts = rows[start_ms]
+        joined_average = old_average * (1 - new) + average * new
+        between = sorted((old_average, average))
         rows[start_ms] = [
-            old_average * (1 - new) + average * new,
+            min(max(joined_average, between[0]), between[1]),  # rounding must not take it outside
             min(old_lowest, lowest),
             max(old_highest, highest),
             parts + (plan.part_ms == MINUTE_MS),

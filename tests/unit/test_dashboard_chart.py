@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dashboard import chart as charts
@@ -308,6 +308,7 @@ bursts = st.lists(
 
 
 @given(bursts, st.sampled_from([HOUR_MS, 5 * HOUR_MS, 30 * DAY_MS]), st.booleans())
+@example([(1, 5e-324), (56_790, 5e-324)], 30 * DAY_MS, False)  # an average that rounds to 0
 @settings(max_examples=150, deadline=None)
 async def test_extremes_and_averages_stand_for_all_samples(
     ages: list[tuple[int, float]], range_ms: int, are_too_many: bool
