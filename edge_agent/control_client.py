@@ -17,7 +17,7 @@ from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
 
 SOCKET: Final = "control.sock"
 TIMEOUT_S: Final = 30.0
-"""A map of 10,000 rows is checked and applied within a second, on a Pi within some."""
+"""A map of 10,000 rows is checked and applied within two seconds, on a Pi within some."""
 PATH_BYTES_MAX: Final = 100
 """A socket's address takes 108 bytes."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 import orjson
 
 from edge_agent import protocols
-from edge_agent.address_map import MapError
-from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.options import add_map, load_map_or_tell
+from edge_agent.command_line import DONE, WRONG_INPUT
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
 
@@ -22,15 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Check one file."""
-    try:
-        found = load_map(options)
-    except MapError as error:
-        if options.json:
-            problems = [problem.as_dict() for problem in error.problems]
-            print(orjson.dumps({"ok": False, "problems": problems}).decode())
-        else:
-            print(error, file=sys.stderr)
-        return 2
+    found = load_map_or_tell(options)
+    if found is None:
+        return WRONG_INPUT
     connections = plan(found.tags, protocols.load)
     facts = {
         "ok": True,
@@ -48,4 +41,4 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
             f"{options.map}: valid; {facts['tags']} tags of {facts['devices']} devices "
             f"on {facts['connections']} connections, {facts['disabled']} disabled"
         )
-    return 0
+    return DONE

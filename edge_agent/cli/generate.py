@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from edge_agent.address_map import MapError
-from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.generate.files import Outcome, prepare, write
 from edge_agent.generate.subject import Subject
@@ -37,14 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Write the files that change, or only say which."""
-    try:
-        found = load_map(options)
-    except MapError as error:
-        if options.json:
-            problems = [problem.as_dict() for problem in error.problems]
-            print(orjson.dumps({"ok": False, "problems": problems}).decode())
-        else:
-            print(error, file=sys.stderr)
+    found = load_map_or_tell(options)
+    if found is None:
         return WRONG_INPUT
     outcome = prepare(Subject(found, settings), options.out)
     if not options.check:

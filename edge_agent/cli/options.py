@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+import orjson
+
 from edge_agent import address_map, protocols
-from edge_agent.address_map import AddressMap
+from edge_agent.address_map import AddressMap, MapError
 from edge_agent.errors import ConfigError
 
 
@@ -43,3 +46,19 @@ def load_map(options: argparse.Namespace) -> AddressMap:
             "no address map given", hint="edge-agent --map address_map.csv, or edge-agent --help"
         )
     return address_map.load(options.map, protocols.load)
+
+
+def load_map_or_tell(options: argparse.Namespace) -> AddressMap | None:
+    """The same; a wrong map is told, with ``options.json`` as JSON, and there is None.
+
+    The exit code is then ``WRONG_INPUT``. Raises ``ConfigError`` if no map is given.
+    """
+    try:
+        return load_map(options)
+    except MapError as error:
+        if options.json:
+            problems = [problem.as_dict() for problem in error.problems]
+            print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        else:
+            print(error, file=sys.stderr)
+        return None

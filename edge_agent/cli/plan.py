@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_agent import protocols
-from edge_agent.address_map import AddressMap, MapError
+from edge_agent.address_map import AddressMap
 from edge_agent.address_map.check import check
 from edge_agent.address_map.problems import UnreadableFileError
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
-from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.cli.plan_against import run_against
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.errors import DeviceError, EdgeAgentError, contained
@@ -90,14 +90,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Forecast one map; exit code 1 if it is impossible, or could not be measured."""
-    try:
-        found = load_map(options)
-    except MapError as error:
-        if options.json:
-            problems = [problem.as_dict() for problem in error.problems]
-            print(orjson.dumps({"ok": False, "problems": problems}).decode())
-        else:
-            print(error, file=sys.stderr)
+    found = load_map_or_tell(options)
+    if found is None:
         return WRONG_INPUT
     if options.against is not None:
         return run_against(options, settings, found)

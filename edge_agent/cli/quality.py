@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from edge_agent import protocols
-from edge_agent.address_map import AddressMap, MapError
-from edge_agent.cli.options import add_map, load_map
+from edge_agent.address_map import AddressMap
+from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.forecast import forecast
@@ -88,16 +88,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Report; exit code 1 if something is bad."""
     loaded: AddressMap | None = None
-    try:
-        if options.map is not None or options.map_only:
-            loaded = load_map(options)
-    except MapError as error:
-        if options.json:
-            problems = [problem.as_dict() for problem in error.problems]
-            print(orjson.dumps({"ok": False, "problems": problems}).decode())
-        else:
-            print(error, file=sys.stderr)
-        return WRONG_INPUT
+    if options.map is not None or options.map_only:
+        loaded = load_map_or_tell(options)
+        if loaded is None:
+            return WRONG_INPUT
     if options.map_only:
         assert loaded is not None
         return _map_only(loaded, settings, as_json=options.json)

@@ -7,12 +7,10 @@ asks the server and includes one of the two.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import Any, Final
 
-from edge_agent.address_map.writer import to_csv
+from edge_agent.address_map.writer import to_records
 from edge_agent.database import DATABASE_SETTINGS, DAYS_AHEAD, SCHEMA_LOCK_TIMEOUT_S
 from edge_agent.generate.quoting import sql_literal
 from edge_agent.generate.subject import Rendered, Subject
@@ -79,7 +77,6 @@ def _devices(subject: Subject) -> list[dict[str, Any]]:
 
 def _rows(subject: Subject) -> str:
     """The map's rows as `admin.record_map` takes them: each column by name, as text."""
-    written = to_csv(subject.found.tags).decode("utf-8-sig")
-    rows = csv.DictReader(io.StringIO(written, newline=""))
+    rows = to_records(subject.found.tags)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     return f"[\n{lines}\n]"

@@ -41,6 +41,7 @@ class Pollers:
         self._start = start
         self._tasks: dict[ConnectionPoller, asyncio.Task[None]] = {}
         self._numbers = count()
+        self._ending = False
         self._name = ""
 
     @property
@@ -60,6 +61,8 @@ class Pollers:
         ended = [by_conn[_key(connection)] for connection in found.ended]
         replans = [by_conn[_key(after)].replan(after) for _, after in found.changed]
         await self._ended(ended, ENDED_TIMEOUT_S)
+        if self._ending:  # meanwhile: nobody would stop what begins now
+            return found
         for connection in found.begun:
             by_conn[_key(connection)] = self._begun(connection)
         self.all = [by_conn[_key(connection)] for connection in connections]
@@ -69,7 +72,8 @@ class Pollers:
 
     async def end(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
         """Finish running scans, then end, and wait for ``others`` that end with them."""
-        await self._ended(self.all, SCANS_FINISH_TIMEOUT_S, others)
+        self._ending = True
+        await self._ended(list(self._tasks), SCANS_FINISH_TIMEOUT_S, others)
 
     def _begun(self, connection: Connection) -> ConnectionPoller:
         poller = self._make(connection, phase_of(next(self._numbers)))

@@ -415,3 +415,29 @@ async def test_a_node_added_on_an_opc_ua_connection(
     by_name = {tag.tag: tag for tag in tags}
     for series, ts_ms, value in sink.samples:
         assert matches(by_name[series.tag], ts_ms, value, late_ms=500)
+
+
+async def test_an_end_while_another_map_is_taken_over(tmp_path: Path, sink: MemorySink) -> None:
+    """A connection that is leaving, and one that was to begin, do not hold the agent up."""
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hearers.append(writer)
+
+    hearers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    mute = make_tag(
+        "MUTE", conn=f"tcp://127.0.0.1:{port}?timeout_ms=3000", protocol="modbus", address="hr:0"
+    )
+    async with running(tmp_path, [TAGS[0], mute], [Destination(sink)]) as rig:
+        await until_read(sink, "PRESS", 2)
+        write(rig, [TAGS[0], TAGS[2]])
+        change = asyncio.create_task(rig.agent.reloader.reload("kim"))
+        await asyncio.sleep(0.5)  # it waits for the request that nobody answers
+        assert not change.done()
+        last = await rig.stop()
+        await asyncio.gather(change, return_exceptions=True)
+    for writer in hearers:
+        writer.close()
+    server.close()
+    assert last["journal"]["taken"] == len(sink.samples)
