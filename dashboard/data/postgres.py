@@ -8,8 +8,6 @@ failed is given up: the next call finds out by itself whether the server is back
 from __future__ import annotations
 
 import asyncio
-import operator
-import sys
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -32,6 +30,7 @@ from edge_agent.errors import TransientError
 from edge_agent.health import read_health
 from edge_agent.model import Series
 from edge_agent.postgres import Dsn, connect, disconnect, translated_errors
+from edge_agent.postgres_columns import ascending, times_ms, unpacked
 from edge_agent.sql_files import queries
 
 CONNECTIONS_MAX: Final = 3
@@ -46,7 +45,6 @@ days ahead, and each would be looked at for every tag."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_EPOCH_2000_MS: Final = 946_684_800_000
 _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
@@ -87,8 +85,8 @@ class PostgresHistory:
             if tags is not None and TagKey(*key) not in tags:
                 continue
             if buckets not in known:
-                known[buckets] = _times(buckets)
-            found[TagKey(*key)] = Minutes(*_ascending(known[buckets], _floats(averages)))
+                known[buckets] = times_ms(buckets)
+            found[TagKey(*key)] = Minutes(*ascending(known[buckets], _floats(averages)))
         return found
 
     async def newest(self, since_ms: int) -> list[Newest]:
@@ -130,7 +128,8 @@ class PostgresHistory:
             "device_samples", site, device, list(tags), _time(start_ms), _time(end_ms)
         )
         return {
-            tag: Samples(*_ascending(_times(times), _floats(values))) for tag, times, values in rows
+            tag: Samples(*ascending(times_ms(times), _floats(values)))
+            for tag, times, values in rows
         }
 
     async def counts(
@@ -238,37 +237,13 @@ def _ms(time_: datetime) -> int:
     return (time_ - _EPOCH) // _MILLISECOND
 
 
-def _unpacked(kind: str, data: bytes) -> array[Any]:
-    """A run of int8 ("q") or float8 ("d") as PostgreSQL sends them."""
-    values: array[Any] = array(kind)
-    values.frombytes(data)
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values
-
-
-def _times(data: bytes) -> array[int]:
-    """Milliseconds since 1970 out of microseconds since 2000."""
-    return array("q", [us // 1000 + _EPOCH_2000_MS for us in _unpacked("q", data)])
-
-
 def _floats(data: bytes) -> array[float]:
-    return _unpacked("d", data)
-
-
-def _ascending(times: array[int], *columns: array[Any]) -> tuple[array[Any], ...]:
-    """The columns by time."""
-    if all(map(operator.le, times, times[1:])):
-        return (times, *columns)
-    order = sorted(range(len(times)), key=times.__getitem__)
-    return tuple(
-        array(column.typecode, map(column.__getitem__, order)) for column in (times, *columns)
-    )
+    return unpacked("d", data)
 
 
 def _buckets(times: bytes, averages: bytes, lowest: bytes, highest: bytes, parts: bytes) -> Buckets:
     bands = map(_floats, (averages, lowest, highest))
-    columns = _ascending(_times(times), *bands, _unpacked("q", parts))
+    columns = ascending(times_ms(times), *bands, unpacked("q", parts))
     # A rounded average may lie a hair outside; a chart's band would not contain its line.
     columns[1][:] = array("d", map(min, map(max, columns[1], columns[2]), columns[3]))
     return Buckets(*columns)

@@ -7,9 +7,6 @@ writes. One connection, one question at a time: a plant's database has better th
 from __future__ import annotations
 
 import asyncio
-import operator
-import sys
-from array import array
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +14,7 @@ from typing import Any, Final
 
 from edge_agent.errors import TransientError
 from edge_agent.postgres import Dsn, connect, disconnect, translated_errors
+from edge_agent.postgres_columns import ascending, times_ms, unpacked
 from edge_agent.quality.collect import Columns, Kept, Key
 from edge_agent.quality.figures import MINUTE_MS, Minutes
 from edge_agent.sql_files import queries
@@ -27,7 +25,6 @@ the first question to compressed chunks pays for decompressing them."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_EPOCH_2000_MS: Final = 946_684_800_000
 
 
 class PostgresSource:
@@ -67,8 +64,8 @@ class PostgresSource:
         )
         found: dict[str, Columns] = {}
         for tag, times, values in rows:
-            times_ms, column = _ascending(_times(times), _unpacked("d", values))
-            found[tag] = times_ms, column
+            ordered, column = ascending(times_ms(times), unpacked("d", values))
+            found[tag] = ordered, column
         return found
 
     async def minutes(
@@ -80,11 +77,11 @@ class PostgresSource:
         )
         return {
             tag: Minutes(
-                *_ascending(
-                    _times(starts),
-                    _unpacked("q", samples),
-                    _unpacked("d", least),
-                    _unpacked("d", greatest),
+                *ascending(
+                    times_ms(starts),
+                    unpacked("q", samples),
+                    unpacked("d", least),
+                    unpacked("d", greatest),
                 )
             )
             for tag, starts, samples, least, greatest in rows
@@ -121,27 +118,3 @@ def _time(ms: int) -> datetime:
 
 def _ms(time_: datetime) -> int:
     return (time_ - _EPOCH) // _MILLISECOND
-
-
-def _unpacked(kind: str, data: bytes) -> array[Any]:
-    """A run of int8 ("q") or float8 ("d") as PostgreSQL sends them."""
-    values: array[Any] = array(kind)
-    values.frombytes(data)
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values
-
-
-def _times(data: bytes) -> array[int]:
-    """Milliseconds since 1970 out of microseconds since 2000."""
-    return array("q", [us // 1000 + _EPOCH_2000_MS for us in _unpacked("q", data)])
-
-
-def _ascending(times_ms: array[int], *columns: array[Any]) -> tuple[array[Any], ...]:
-    """The columns by time."""
-    if all(map(operator.le, times_ms, times_ms[1:])):
-        return (times_ms, *columns)
-    order = sorted(range(len(times_ms)), key=times_ms.__getitem__)
-    return tuple(
-        array(column.typecode, map(column.__getitem__, order)) for column in (times_ms, *columns)
-    )

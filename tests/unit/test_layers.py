@@ -34,7 +34,7 @@ LAYERS = (
     ("sql_files", "planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "settings"),
     ("settings_sources", "model", "command_line", "yaml_text", "control_client"),
-    ("errors", "heap", "supervisor"),
+    ("errors", "heap", "postgres_columns", "supervisor"),
 )
 REMOTE_LAYERS = (
     ("__main__",),
@@ -75,6 +75,7 @@ FOR_DASHBOARD = {
     "model",
     "notify",
     "postgres",
+    "postgres_columns",
     "settings",
     "sql_files",
     "store",
