@@ -11,7 +11,7 @@ import asyncio
 import logging
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -236,35 +236,39 @@ class Journal:
     # -- commit ---------------------------------------------------------------------------------
 
     async def _commit(self) -> bool:
-        """Make everything collected durable. False if the disk refuses; nothing is forgotten."""
-        async with self._committing:
-            return await self._commit_collected()
+        """Make everything collected durable. False if the disk refuses; nothing is forgotten.
+
+        To the end even if the caller is cancelled: the books in memory would not know what the
+        file knows, and an acknowledgement joined to one that is written would be ignored.
+        """
+        return await _to_the_end(self._commit_collected())
 
     async def _commit_collected(self) -> bool:
-        if not self._usable:
-            await self._recover(None, self._file)
-        self._seal()
-        acknowledgements = list(self._acknowledgements.values())
-        while self._usable:
-            file = self._file
-            batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
-            series = list(self._new_series)
-            if batches or series or acknowledgements or file.full or self.disk_full:
-                try:
-                    await self._in_thread(file.commit, batches, series, acknowledgements)
-                except TransientError as error:
-                    self._report_refusal(error)
-                    return False
-                except JournalError as error:
-                    await self._recover(error, file)
-                    return self._usable
-            self._report_recovery()
-            self.commits += 1
-            self._settle(batches, len(series), acknowledgements)
-            acknowledgements = []
-            if not self._unwritten:
-                return True
-        return False
+        async with self._committing:
+            if not self._usable:
+                await self._recover(None, self._file)
+            self._seal()
+            acknowledgements = list(self._acknowledgements.values())
+            while self._usable:
+                file = self._file
+                batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
+                series = list(self._new_series)
+                if batches or series or acknowledgements or file.full or self.disk_full:
+                    try:
+                        await self._in_thread(file.commit, batches, series, acknowledgements)
+                    except TransientError as error:
+                        self._report_refusal(error)
+                        return False
+                    except JournalError as error:
+                        await self._recover(error, file)
+                        return self._usable
+                self._report_recovery()
+                self.commits += 1
+                self._settle(batches, len(series), acknowledgements)
+                acknowledgements = []
+                if not self._unwritten:
+                    return True
+            return False
 
     def _settle(
         self, batches: list[Batch], series: int, acknowledgements: list[Acknowledgement]
@@ -477,12 +481,8 @@ class Journal:
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         """Run in the file's thread, to the end even if the caller is cancelled."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+        loop = asyncio.get_running_loop()
+        return await _to_the_end(loop.run_in_executor(self._thread, call, *arguments))
 
     def _report_refusal(self, error: TransientError) -> None:
         self.commit_failures += 1
@@ -494,6 +494,16 @@ class Journal:
         if self.commit_failures:
             log.info("journal commits again after %d refusals", self.commit_failures)
             self.commit_failures = 0
+
+
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Await it; a caller that is cancelled meanwhile stays so, and waits all the same."""
+    future = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 def _next_batches(

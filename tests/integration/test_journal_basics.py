@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,6 +213,39 @@ async def test_run_commits_within_the_interval(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await journal.close()
+
+
+async def test_a_commit_that_is_cancelled_forgets_no_acknowledgement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sink acknowledges while the last commit runs, as at the agent's end, is booked too."""
+    journal, feed = await opened(tmp_path / "journal.db", commit_interval_s=0.01), Feed()
+    for _ in range(2):
+        feed.scan(journal)
+        assert await commit(journal)
+    first, second = await journal.read("a", samples_max=1000)
+    writes, may_end = threading.Event(), threading.Event()
+    written = journal._file.commit
+
+    def slow(*given: Any) -> None:
+        written(*given)
+        writes.set()
+        assert may_end.wait(10)
+
+    monkeypatch.setattr(journal._file, "commit", slow)
+    journal.acknowledge("a", [first])
+    task = asyncio.create_task(journal.run())
+    assert await asyncio.to_thread(writes.wait, 10)
+    journal.acknowledge("a", [second])
+    task.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await journal.close()
+    reopened = await opened(tmp_path / "journal.db")
+    assert reopened.totals()["a"].delivered == 80
+    assert reopened.position("a") == second.sequence
+    await reopened.close()
 
 
 async def test_columns_of_different_length_are_refused(tmp_path: Path) -> None:
