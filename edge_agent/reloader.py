@@ -11,6 +11,9 @@ for ``SETTLE_S``. If less is in it than the running map has (rows are gone, or t
 end), it may be a copy that stands still: it has to stay the same for ``SETTLE_LONG_S``. Who asks
 by a signal or a command says that the file is done.
 
+**Nobody's edit is overwritten.** The control interface writes over a file that has been looked at
+and not over one that somebody has just changed; if it was refused, that one is kept beside it.
+
 **A file that is wrong changes nothing.** What was running goes on; the problems are in the log
 once, in the status, in the metrics and on the dashboard, until the file is right.
 
@@ -23,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -49,7 +53,7 @@ SETTLE_LONG_S: Final = 2.5
 
 
 class ConflictError(ConfigError):
-    """Another map has been applied since its author has looked."""
+    """Another map has been applied since its author has looked, or is about to be."""
 
 
 Apply = Callable[[AddressMap, Sequence[Connection]], Awaitable[None]]
@@ -160,9 +164,10 @@ class Reloader:
     async def put(self, data: bytes, author: str, how: str, *, over: str = "") -> Applied:
         """Check a map, write it into the file and apply it.
 
-        ``over`` is the hash of the map that the author has seen running; another one refuses. The
-        file stays as it is unless the map is valid. Raises ``ConfigError`` (as ``MapError`` with
-        the map's own problems), ``TransientError`` if the file can't be written.
+        ``over`` is the hash of the map that the author has seen running; another one refuses, and
+        so does an edit of the file that has not been looked at. The file stays as it is unless the
+        map is valid. Raises ``ConfigError`` (as ``MapError`` with the map's own problems),
+        ``TransientError`` if the file can't be written.
         """
         async with self._lock:
             if over and over != self.running.sha256:
@@ -172,7 +177,7 @@ class Reloader:
                 )
             await self.check(data)
             try:
-                await asyncio.to_thread(replace_file, self.path, data)
+                await asyncio.to_thread(self._write, data)
             except OSError as error:
                 raise TransientError(
                     f"{self.path}: can't be written: {error.strerror}",
@@ -183,6 +188,20 @@ class Reloader:
     async def check(self, data: bytes) -> AddressMap:
         """A map out of bytes, which are not written anywhere. Raises ``MapError``."""
         return await asyncio.to_thread(address_map.parse, self.path, data, protocols.load)
+
+    def _write(self, data: bytes) -> None:
+        """Write over a file that was looked at. Raises ``ConflictError`` and ``OSError``."""
+        stamp = _stamp(self.path)
+        if stamp is not None and stamp != self._seen:
+            raise ConflictError(
+                f"{self.path} has just been edited, which would be overwritten",
+                hint="it is looked at within three seconds: then look at the difference again",
+            )
+        if stamp is not None and self.refused is not None:
+            kept = refused_file(self.path)
+            shutil.copyfile(self.path, kept)
+            log.info("%s: what was in it and could not be applied is in %s", self.path, kept)
+        replace_file(self.path, data)
 
     async def _wait(self) -> None:
         try:
@@ -247,6 +266,11 @@ class Reloader:
         )
         self.versions.add(version, data)
         return version
+
+
+def refused_file(path: Path) -> Path:
+    """Where the last map is kept that was in the file, was wrong, and made room for another."""
+    return path.with_name(f"{path.name}.refused")
 
 
 def _load(path: Path) -> tuple[AddressMap, bytes, Sequence[Connection]]:

@@ -72,7 +72,7 @@ addWords({
   ],
   apply: ["적용", "Apply"],
   apply_back: ["버전 {}(으)로 되돌리기", "Go back to version {}"],
-  conflict: ["그 사이 다른 맵이 적용되었습니다", "Another map has been applied meanwhile"],
+  conflict: ["그 사이 주소 맵이 바뀌었습니다", "The address map has been changed meanwhile"],
   conflict_why: [
     "아무것도 바꾸지 않았습니다. 지금 실행 중인 맵과 다시 비교하세요.",
     "Nothing was changed. Compare with the map that runs now.",

@@ -303,7 +303,7 @@ def test_another_map_comes_in_between(plant: Plant, map_page: Page) -> None:
     outcome(page, "plan")
     edited = to_csv(plant.tags[1:])
     plant.map_path.write_bytes(edited)
-    expect(page.locator(".outcome")).to_contain_text("Another map has been applied meanwhile")
+    expect(page.locator(".outcome")).to_contain_text("The address map has been changed meanwhile")
     expect(page.get_by_role("button", name="Apply", exact=True)).to_have_count(0)
     assert plant.map_path.read_bytes() == edited
     page.get_by_role("button", name="Compare again").click()
@@ -334,7 +334,7 @@ def test_the_other_map_comes_at_the_last_moment(
     page.locator(".outcome .primary").click()
     if way == "rollback":
         page.get_by_role("dialog").get_by_role("button", name="Go back").click()
-    expect(page.locator(".outcome")).to_contain_text("Another map has been applied meanwhile")
+    expect(page.locator(".outcome")).to_contain_text("The address map has been changed meanwhile")
     assert plant.map_path.read_bytes() == others
 
 

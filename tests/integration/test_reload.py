@@ -316,6 +316,31 @@ async def test_a_map_is_written_over_the_one_that_was_seen_only(rig: Rig) -> Non
     assert (await rig.agent.status())["map"]["error"] is None
 
 
+async def test_an_edit_that_nobody_has_looked_at_is_not_overwritten(rig: Rig) -> None:
+    """Who saves the file a moment before somebody else uploads one keeps what he wrote."""
+    uploaded = map_path(rig).read_bytes().replace(b"PRESS", b"P")
+    write(rig, [*TAGS, make_tag("LEVEL", 4)])
+    edited = map_path(rig).read_bytes()
+    with pytest.raises(ConfigError, match="has just been edited") as caught:
+        await rig.agent.reloader.put(uploaded, "lee", "upload")
+    assert "three seconds" in caught.value.hint
+    assert map_path(rig).read_bytes() == edited
+    await applied(rig, 2)
+    await rig.agent.reloader.put(uploaded, "lee", "upload")
+    assert map_path(rig).read_bytes() == uploaded
+
+
+async def test_an_edit_that_was_wrong_is_kept_beside_the_map_that_replaces_it(rig: Rig) -> None:
+    """Half an hour's work in Excel with one wrong cell is not gone with another one's upload."""
+    good = map_path(rig).read_bytes()
+    wrong = good.replace(b"FLOAT32", b"REAL99", 1)
+    map_path(rig).write_bytes(wrong)
+    await rig.until(lambda status: status["map"]["error"] is not None)
+    await rig.agent.reloader.put(good.replace(b"PRESS", b"P"), "lee", "upload")
+    assert (await rig.agent.status())["map"]["error"] is None
+    assert map_path(rig).with_name("address_map.csv.refused").read_bytes() == wrong
+
+
 async def test_a_folder_that_cannot_be_written(rig: Rig, tmp_path: Path) -> None:
     """What runs stays, and the error says what to do."""
     data = map_path(rig).read_bytes()
