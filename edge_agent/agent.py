@@ -32,6 +32,7 @@ from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
 from edge_agent.pipeline.map_recorder import MapRecorder
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.pollers import Pollers
+from edge_agent.pipeline.told_devices import DEVICES_FILE, ToldDevices
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import Connection, plan
 from edge_agent.reloader import Reloader
@@ -209,7 +210,11 @@ class Agent:
         self.ingest = self._make_ingest()
         self.reporters = [
             DeviceReporter(
-                lambda: self.pollers, lambda: self.layout, target.teller, now_ms=self._now_ms
+                lambda: self.pollers,
+                lambda: self.layout,
+                target.teller,
+                ToldDevices(self.settings.agent.data_dir / DEVICES_FILE),
+                now_ms=self._now_ms,
             )
             for target in self.destinations
             if target.teller is not None

@@ -3,8 +3,8 @@
 A sample that does not come says nothing by itself: the value may be steady, the tag may report on
 change only, the PLC may be gone. So a device's quality is a message of its own, given to a sink
 that can tell it: at first, whenever it changes, and again after each new session, since a broker
-may have forgotten it; and once more when the device has left the map. It has no journal: what
-counts is what is true now.
+may have forgotten it; and once more when the device has left the map, though that be while the
+agent was down (told_devices.py). It has no journal: what counts is what is true now.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 from edge_agent.errors import TransientError
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import BlockReader, Quality
+from edge_agent.pipeline.told_devices import Device, ToldDevices
 from edge_agent.sinks.base import DeviceReport, DeviceTeller
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ Places = list[tuple[BlockReader, list[int]]]
 class DeviceReporter:
     """Tells a sink how the devices of some pollers are.
 
-    ``pollers`` are asked for again when they have another ``layout``; of a device that is gone the
-    sink is told so.
+    ``pollers`` are asked for again when they have another ``layout``; a device in ``book`` that
+    none of them reads is taken back.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class DeviceReporter:
         pollers: Callable[[], Iterable[ConnectionPoller]],
         layout: Callable[[], str],
         teller: DeviceTeller,
+        book: ToldDevices,
         *,
         now_ms: Callable[[], int],
     ) -> None:
@@ -48,11 +50,11 @@ class DeviceReporter:
         self._layout = layout
         self._layout_known = ""
         self._teller = teller
+        self._book = book
         self._now_ms = now_ms
-        self._places: Mapping[tuple[str, str], Places] = {}
-        self._reports: dict[tuple[str, str], DeviceReport] = {}
-        self._told: dict[tuple[str, str], DeviceReport] = {}
-        self._gone: set[tuple[str, str]] = set()
+        self._places: Mapping[Device, Places] = {}
+        self._reports: dict[Device, DeviceReport] = {}
+        self._told: dict[Device, DeviceReport] = {}
         self._session = 0
 
     async def run(self) -> None:
@@ -71,15 +73,14 @@ class DeviceReporter:
         if self._layout() != self._layout_known:
             self._layout_known = self._layout()
             self._places = _places(self._pollers())
-            self._gone |= self._reports.keys() - self._places.keys()
-            self._gone -= self._places.keys()
             self._reports = {key: self._reports[key] for key in self._reports.keys() & self._places}
         for key, places in self._places.items():
             self._look(key, places)
         news = [report for key, report in self._reports.items() if self._told.get(key) != report]
-        gone = sorted(self._gone)
+        gone = self._book.without(self._places.keys())
         if not news and not gone:
             return
+        self._book.add(self._reports.keys())
         session = self._session
         try:
             await self._teller.tell(news, gone)
@@ -90,9 +91,9 @@ class DeviceReporter:
             self._told |= {(report.site, report.device): report for report in news}
             for key in gone:
                 self._told.pop(key, None)
-            self._gone.difference_update(gone)
+            self._book.remove(gone)
 
-    def _look(self, key: tuple[str, str], places: Places) -> None:
+    def _look(self, key: Device, places: Places) -> None:
         found = report_of(places, self._now_ms())
         before = self._reports.get(key)
         if before is not None and replace(before, since_ms=found.since_ms) == found:
@@ -128,12 +129,12 @@ def report_of(places: Places, now_ms: int) -> DeviceReport:
     )
 
 
-def _places(pollers: Iterable[ConnectionPoller]) -> Mapping[tuple[str, str], Places]:
-    found: dict[tuple[str, str], Places] = {}
+def _places(pollers: Iterable[ConnectionPoller]) -> Mapping[Device, Places]:
+    found: dict[Device, Places] = {}
     for poller in pollers:
         for readers in poller.readers:
             for reader in readers:
-                own: dict[tuple[str, str], list[int]] = {}
+                own: dict[Device, list[int]] = {}
                 for at, tag in enumerate(reader.block.tags):
                     own.setdefault((tag.site, tag.device), []).append(at)
                 for key, places in own.items():

@@ -144,6 +144,40 @@ async def test_a_device_that_has_left_the_map_is_forgotten(
                 await asyncio.sleep(0.1)
 
 
+async def test_a_device_that_left_while_the_agent_was_down_is_forgotten(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer
+) -> None:
+    """The next start takes its retained message back, and another one has nothing to do."""
+    folder = tmp_path / "agent"
+    async with agent(folder, broker, plc), watching(broker) as watcher:
+        await watcher.until("PUMP01", lambda status: True)
+        await watcher.until("탱크07", lambda status: True)
+    overrides = {"mqtt.url": broker.url, "store.enabled": False}
+    for _ in range(2):
+        async with running(folder, [make_tag("P")], overrides=overrides) as rig:
+            await delivering(rig)
+            async with asyncio.timeout(WAIT_S):
+                while await retained(broker) != ["plc-status/A1/PUMP01"]:
+                    await asyncio.sleep(0.1)
+    assert json.loads((rig.agent.settings.agent.data_dir / "devices.json").read_bytes()) == [
+        ["A1", "PUMP01"]
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"{}", b"[1]", b'[["A1"]]', b"\xff\0"])
+async def test_a_damaged_list_of_devices_costs_nothing_else(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer, content: bytes
+) -> None:
+    """The agent starts, tells, and writes a whole one."""
+    folder = tmp_path / "agent"
+    async with agent(folder, broker, plc) as rig:
+        data_dir = rig.agent.settings.agent.data_dir
+    (data_dir / "devices.json").write_bytes(content)
+    async with agent(folder, broker, plc), watching(broker) as watcher:
+        await watcher.until("탱크07", lambda status: True)
+    assert len(json.loads((data_dir / "devices.json").read_bytes())) == 2
+
+
 async def retained(broker: Mosquitto) -> list[str]:
     """The topics that somebody who comes now is told."""
     found = []
