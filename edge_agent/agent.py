@@ -161,7 +161,9 @@ class Agent:
 
     async def _run_tasks(self) -> None:
         self._make_parts()
-        async with self._group, HttpServer(self), ControlServer(self):
+        http = HttpServer(self, self.settings.agent.http_address)
+        control = ControlServer(self.reloader, self.settings)
+        async with self._group, http, control:
             committer = self._start("journal", self.journal.run)
             deliveries = [
                 self._start(f"{runner.sink.name}.deliver", runner.run) for runner in self.runners

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pwd import getpwuid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -37,12 +37,10 @@ from edge_agent.address_map.writer import to_csv
 from edge_agent.control_client import SOCKET, reachable
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.preview import preview
-from edge_agent.reloader import Applied, ConflictError
+from edge_agent.reloader import Applied, ConflictError, Reloader
+from edge_agent.settings import Settings
 from edge_agent.status import map_status
 from edge_agent.web import SHUTDOWN_TIMEOUT_S, json_response
-
-if TYPE_CHECKING:
-    from edge_agent.agent import Agent
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +54,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class ControlServer:
     """Serves as long as it is entered."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._path = agent.settings.agent.data_dir / SOCKET
+    def __init__(self, reloader: Reloader, settings: Settings) -> None:
+        self._reloader = reloader
+        self._settings = settings
+        self._path = settings.agent.data_dir / SOCKET
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> None:
@@ -90,7 +89,7 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
     async def _map(self, _: web.Request) -> web.Response:
-        reloader = self._agent.reloader
+        reloader = self._reloader
         versions = [asdict(version) for version in reloader.versions.all]
         return json_response({**map_status(reloader), "versions": versions})
 
@@ -99,35 +98,35 @@ class ControlServer:
 
     def _running(self) -> bytes:
         """The running map's file, or one that says the same if nobody has that any more."""
-        reloader = self._agent.reloader
+        reloader = self._reloader
         newest = reloader.versions.newest
         if newest is not None and newest.sha256 == reloader.running.sha256:
             return reloader.versions.data(newest.version)
         return to_csv(reloader.running.tags)
 
     async def _version(self, request: web.Request) -> web.Response:
-        return _bytes(self._agent.reloader.versions.data(_number(request)))
+        return _bytes(self._reloader.versions.data(_number(request)))
 
     async def _plan(self, request: web.Request) -> web.Response:
-        reloader, settings = self._agent.reloader, self._agent.settings
+        reloader = self._reloader
         loaded = await reloader.check(await request.read())
         found = await asyncio.to_thread(
-            preview, reloader.running.tags, loaded.tags, protocols.load, settings
+            preview, reloader.running.tags, loaded.tags, protocols.load, self._settings
         )
         return json_response({**found, "sha256": loaded.sha256, "over": reloader.running.sha256})
 
     async def _put(self, request: web.Request) -> web.Response:
         data, over = await request.read(), _over(request)
-        return _applied(await self._agent.reloader.put(data, _author(request), "upload", over=over))
+        return _applied(await self._reloader.put(data, _author(request), "upload", over=over))
 
     async def _rollback(self, request: web.Request) -> web.Response:
         number = _number(request)
-        data = self._agent.reloader.versions.data(number)
+        data = self._reloader.versions.data(number)
         how, over = f"rollback to {number}", _over(request)
-        return _applied(await self._agent.reloader.put(data, _author(request), how, over=over))
+        return _applied(await self._reloader.put(data, _author(request), how, over=over))
 
     async def _reload(self, request: web.Request) -> web.Response:
-        return _applied(await self._agent.reloader.reload(_author(request)))
+        return _applied(await self._reloader.reload(_author(request)))
 
 
 @web.middleware

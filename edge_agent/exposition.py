@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -13,12 +13,11 @@ from prometheus_client.core import (
 )
 
 from edge_agent.metrics import Histogram
+from edge_agent.pipeline.delivery import DeliveryRunner
+from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import Quality
 from edge_agent.prometheus import scrape_text
 from edge_agent.status import AgentStatus, MapStatus
-
-if TYPE_CHECKING:
-    from edge_agent.agent import Agent
 
 METRICS = {
     "edge_agent_up_seconds": "Seconds since the agent started.",
@@ -70,30 +69,34 @@ METRICS = {
 """Every metric, without the `_total` that counters carry. docs/operations.md lists them too."""
 
 
-def exposition(agent: Agent, status: AgentStatus) -> bytes:
-    """The text that Prometheus scrapes."""
-    return scrape_text(_families(agent, status))
+def exposition(
+    status: AgentStatus, pollers: Sequence[ConnectionPoller], runners: Sequence[DeliveryRunner]
+) -> bytes:
+    """The text that Prometheus scrapes; histograms are those of the pollers and runners."""
+    return scrape_text(_families(status, pollers, runners))
 
 
-def _families(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+def _families(
+    status: AgentStatus, pollers: Sequence[ConnectionPoller], runners: Sequence[DeliveryRunner]
+) -> Iterator[Metric]:
     yield _gauge("up_seconds", {(): status["agent"]["uptime_s"]})
-    yield _counter("task_restarts", {(): agent.restarts})
+    yield _counter("task_restarts", {(): status["agent"]["restarts"]})
     yield from _map(status["map"])
     qualities = dict.fromkeys([(quality.value,) for quality in Quality], 0)
-    for poller in agent.pollers:
+    for poller in pollers:
         for readers in poller.readers:
             for reader in readers:
                 for quality in Quality:
                     qualities[quality.value,] += reader.qualities.count(quality)
     yield _gauge("tags", qualities, "quality")
-    yield from _connections(agent, status)
+    yield from _connections(status, pollers)
     yield from _ingest(status)
     yield from _journal(status)
-    yield from _sinks(agent, status)
+    yield from _sinks(status, runners)
     yield from _upkeep(status)
 
 
-def _connections(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+def _connections(status: AgentStatus, pollers: Sequence[ConnectionPoller]) -> Iterator[Metric]:
     rows = status["connections"]
     yield _gauge("connection_up", {(row["conn"],): row["connected"] for row in rows}, "conn")
     yield _counter("scans", {(row["conn"],): row["scans"] for row in rows}, "conn")
@@ -109,7 +112,6 @@ def _connections(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     )
     errors = {(row["conn"], kind): count for row in rows for kind, count in row["errors"].items()}
     yield _counter("request_errors", errors, "conn", "kind")
-    pollers = agent.pollers
     yield _histogram("scan_late_seconds", {p.name: p.counters.late for p in pollers}, "conn")
     yield _histogram("request_seconds", {p.name: p.counters.request_time for p in pollers}, "conn")
 
@@ -142,7 +144,7 @@ def _journal(status: AgentStatus) -> Iterator[Metric]:
     yield _counter("journal_salvages", {(): journal["salvages"]})
 
 
-def _sinks(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
+def _sinks(status: AgentStatus, runners: Sequence[DeliveryRunner]) -> Iterator[Metric]:
     rows = status["sinks"]
     yield _gauge("sink_up", {(row["name"],): row["connected"] for row in rows}, "sink")
     yield _counter("sink_delivered_samples", {(r["name"],): r["delivered"] for r in rows}, "sink")
@@ -153,7 +155,6 @@ def _sinks(agent: Agent, status: AgentStatus) -> Iterator[Metric]:
     yield _gauge("sink_oldest_seconds", {(r["name"],): r["lag_s"] for r in rows}, "sink")
     failures = {(r["name"], kind): count for r in rows for kind, count in r["failures"].items()}
     yield _counter("sink_failures", failures, "sink", "kind")
-    runners = agent.runners
     yield _histogram(
         "sink_delivery_seconds", {r.sink.name: r.counters.delivery_time for r in runners}, "sink"
     )

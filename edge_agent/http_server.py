@@ -8,31 +8,54 @@ agent running: data comes first.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import orjson
 from aiohttp import web
 
 from edge_agent.errors import JournalError
 from edge_agent.exposition import exposition
-from edge_agent.status import devices_of, frames_of
+from edge_agent.pipeline.delivery import DeliveryRunner
+from edge_agent.pipeline.poller import ConnectionPoller
+from edge_agent.status import AgentStatus, LiveValues, Loss, devices_of, frames_of
 from edge_agent.verdict import flows
 from edge_agent.web import json_response, metrics_response, start
-
-if TYPE_CHECKING:
-    from edge_agent.agent import Agent
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 1.0
 
 
-class HttpServer:
-    """Serves as long as it is entered."""
+class Informant(Protocol):
+    """What the agent says of itself."""
 
-    def __init__(self, agent: Agent) -> None:
+    runners: list[DeliveryRunner]
+
+    @property
+    def pollers(self) -> Sequence[ConnectionPoller]:
+        """One for each connection."""
+
+    def stalled(self) -> list[str]:
+        """The tasks that should move and do not."""
+
+    async def status(self, *, devices: bool = True) -> AgentStatus:
+        """Everything there is to say."""
+
+    async def live(self) -> LiveValues:
+        """The newest values of all tags."""
+
+    async def losses(self) -> list[Loss]:
+        """The losses noted last. Raises ``JournalError``."""
+
+
+class HttpServer:
+    """Serves at ``address`` as long as it is entered; nowhere if that is None."""
+
+    def __init__(self, agent: Informant, address: tuple[str, int] | None) -> None:
         self._agent = agent
+        self._address = address
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> None:
@@ -44,7 +67,7 @@ class HttpServer:
         app.router.add_get("/losses", self._losses)
         app.router.add_get("/frames", self._frames)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = await start(app, self._agent.settings.agent.http_address, "agent.http")
+        self._runner = await start(app, self._address, "agent.http")
 
     async def __aexit__(
         self,
@@ -107,5 +130,6 @@ class HttpServer:
         return json_response({"blocks": blocks})
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._agent, await self._agent.status(devices=False))
-        return metrics_response(text)
+        agent = self._agent
+        status = await agent.status(devices=False)
+        return metrics_response(exposition(status, agent.pollers, agent.runners))

@@ -67,7 +67,7 @@ async def scraped(tmp_path: Path) -> dict[str, Metric]:
         agent.chores[0]._examined_at = agent._monotonic()
         await agent.journal.flush()
         other.connected = True
-        return families(exposition(agent, await agent.status()))
+        return families(exposition(await agent.status(), agent.pollers, agent.runners))
     finally:
         await agent.journal.close()
 
