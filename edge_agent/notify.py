@@ -41,6 +41,10 @@ class Notifier:
         """Start-up is done, or a reload."""
         return self._send("READY=1", *_status(status))
 
+    def extend_start(self, seconds: float, status: str = "") -> bool:
+        """The start advances and takes longer: it may go on for so long from now, until `ready`."""
+        return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", *_status(status))
+
     def watchdog(self) -> bool:
         """Still alive. To be called only while work really advances."""
         return self._send("WATCHDOG=1")

@@ -41,7 +41,10 @@ Who does what
 `file.py`     the file itself: synchronous, used by one thread at a time. Every change of state is
               one SQLite transaction. It is made of `entries.py` (entries and series), `books.py`
               (cursors, ledger, quarantine) and `room.py` (pages, policies, ballast).
+`opening.py`  how that file is opened, and made.
 `entry.py`    the blob. Pure.
+`progress.py` whether an opening or a recovery gets on, and how far it is.
+`pages.py`    a SQLite file's pages and rows, read without SQLite's help.
 `wal.py`      the little of SQLite's WAL that must be known here. Pure.
 `salvage.py`  reads rows out of a damaged file without SQLite's help, and builds a new one.
 
@@ -76,8 +79,11 @@ passes over: it drops in silence all that follows a damaged one. `salvage.py` th
 page of the file and its WAL, takes each row whose checksum holds, and a new file with a new
 journal_id is built beside it, made durable, and renamed into place after the damaged one was
 renamed to ``journal.db.damaged-<UTC time>``. A crash at any point of this starts it again or finds
-it done. What was pending and could not be recovered goes to the ledger, for every sink. Entries
-that a sink had already acknowledged are not handed to it again as long as its cursor is readable.
+it done: until the new file is whole the damaged one is not touched, and what there is of the new
+one is thrown away, so that it needs no WAL and never stands there twice. While a recovery advances,
+the watchdog is fed and the start may take its time (`progress.py`): one that is ended begins anew.
+What was pending and could not be recovered goes to the ledger, for every sink. Entries that a sink
+had already acknowledged are not handed to it again as long as its cursor is readable.
 If the disk refuses the new file, samples wait in memory and it is tried again with each commit; if
 it has no room for all of it, the newest entries stay in the damaged file and stand in the ledger.
 

@@ -104,16 +104,6 @@ class Acknowledgement:
             rejected=self.rejected + later.rejected,
         )
 
-    def without(self, done: Acknowledgement) -> Acknowledgement:
-        """The part of a joined acknowledgement that came after ``done``."""
-        return replace(
-            self,
-            previous=done.sequence,
-            delivered=self.delivered - done.delivered,
-            duplicates=self.duplicates - done.duplicates,
-            rejected=self.rejected[len(done.rejected) :],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
@@ -155,14 +145,16 @@ class Books:
     def load(self) -> None:
         """Read the cursors, and look at every other row.
 
-        Raises ``JournalError`` if one does not match its checksum.
+        Raises ``JournalError`` if one does not match its checksum. Whoever looks at the totals from
+        another thread sees the old ones or the new ones.
         """
-        self.totals = {}
+        found: dict[str, SinkTotals] = {}
         for _, *columns, checksum in self.connection.execute("SELECT * FROM cursor"):
             if row_checksum(*columns) != checksum:
                 raise JournalError(f"the cursor of {columns[0]!r} is damaged")
             totals = SinkTotals(*columns)
-            self.totals[totals.sink] = totals
+            found[totals.sink] = totals
+        self.totals = found
         self.quarantine_rows = len(self.quarantine())
         self.ledger()
 

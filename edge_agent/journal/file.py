@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote
 
 from edge_agent.errors import ConfigError, JournalError, TransientError
-from edge_agent.journal import books, entries, wal
+from edge_agent.journal import opening
 from edge_agent.journal.books import (
     Acknowledgement,
     Books,
@@ -31,6 +28,7 @@ from edge_agent.journal.books import (
 )
 from edge_agent.journal.entries import MEANT_FOR, Entries, Entry, batch_of, spans_of
 from edge_agent.journal.entry import row_checksum
+from edge_agent.journal.opening import FORMAT
 from edge_agent.journal.room import (
     BALLAST_BYTES,
     PAGE_BYTES,
@@ -41,28 +39,16 @@ from edge_agent.journal.room import (
 )
 from edge_agent.model import Batch, Series
 
-FORMAT = 1
 BYTES_MIN = 1_000_000
 SEQUENCES_PER_OPENING = 1 << 32
 """More than one opening ever uses, so that a file whose newest commits were lost never gives a
 sequence out twice. 2 billion openings are left."""
-WAL_PAGES_MAX = 1000
-"""A checkpoint is due past this: 4 MB, large enough to write each hot page only now and then."""
-BUSY_TIMEOUT_S = 5.0
 OPENING_BYTES = 1_000_000
 """What opening takes of a disk: the WAL's index, and a few pages in the WAL and the file."""
+OPERATIONS_PER_ADVANCE = 1_000
+"""Of SQLite's virtual machine: a walk through 250 entries, a second or two on the slowest disk."""
 DISCARD_ENTRIES_PER_STEP = 256
 EXPORT_ENTRIES_PER_STEP = 64
-WAL_LOOKS = 20
-WAL_LOOK_INTERVAL_S = 0.1
-"""For so long together, two seconds, a commit may take a slow memory card."""
-
-_STATE = """
-CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,
-    journal_id TEXT NOT NULL, sequence INTEGER NOT NULL, taken INTEGER NOT NULL,
-    checksum INTEGER NOT NULL);
-"""
-_SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
@@ -84,8 +70,12 @@ class JournalFile:
         now_ms: Callable[[], int] = epoch_ms,
         ballast_bytes: int = BALLAST_BYTES,
         read_only: bool = False,
+        advance: Callable[[], None] | None = None,
     ) -> None:
-        """``read_only`` looks at the file of an agent that may be running, and changes nothing."""
+        """``read_only`` looks at the file of an agent that may be running, and changes nothing.
+
+        ``advance`` is called again and again while SQLite works, from the thread that makes it.
+        """
         if bytes_max < BYTES_MIN:
             raise ConfigError(f"journal bytes_max is {bytes_max}; allowed: at least {BYTES_MIN}")
         self.path = path
@@ -100,6 +90,7 @@ class JournalFile:
         self.newest = 0
         """The newest entry that the file held when it was opened; 0 if there was none."""
         self._read_only = read_only
+        self._advance = advance
         self._unsure = False
         with self._translated():
             if not read_only and path.exists() and free_bytes(path.parent) < OPENING_BYTES:
@@ -124,54 +115,15 @@ class JournalFile:
     # -- opening --------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        log = self._wal("-wal")
-        if log and not (self.path.exists() and self.path.stat().st_size):
-            raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
-        if log and not self._read_only:
-            self._secure(log)
-        self._connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode={'ro' if self._read_only else 'rwc'}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=BUSY_TIMEOUT_S,
-        )
-        run = self._connection.execute
+        log = opening.secured_wal(self.path, read_only=self._read_only)
+        self._connection = opening.connect(self.path, read_only=self._read_only)
+        self._connection.set_progress_handler(self._advance, OPERATIONS_PER_ADVANCE)
         if not self._read_only:
-            run(f"PRAGMA page_size = {PAGE_BYTES}")
-            run("PRAGMA journal_mode = WAL")
-            run("PRAGMA synchronous = FULL")
-            run(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-        if run("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            self._create()
-        elif not self._read_only and wal.damaged(log, PAGE_BYTES, self._wal("-shm")):
+            opening.make_durable(self._connection)
+        if opening.is_empty(self._connection):
+            opening.create(self._connection)
+        elif not self._read_only and opening.is_wal_damaged(self.path, log):
             raise JournalError("its WAL is damaged")
-
-    def _wal(self, suffix: str) -> bytes:
-        """The WAL beside the file, or its index; empty if there is none."""
-        path = self.path.with_name(self.path.name + suffix)
-        return path.read_bytes() if path.exists() else b""
-
-    def _secure(self, log: bytes) -> None:
-        """Write the WAL again, as it is, before anything in it is believed.
-
-        After a failed fsync the kernel still shows what the disk never got, and counts it as
-        written: a second fsync alone would succeed, and the samples be gone with the power.
-        """
-        with self.path.with_name(self.path.name + "-wal").open("r+b") as stream:
-            stream.write(log)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    def _create(self) -> None:
-        run = self._connection.execute
-        run("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";")[:-1]:
-            run(statement)
-        journal_id = uuid.uuid4().hex
-        checksum = row_checksum(FORMAT, journal_id, 0, 0)
-        run("INSERT INTO state VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, journal_id, checksum))
-        run("COMMIT")
 
     def _load(self) -> None:
         """Read the small tables, verify their checksums, and walk the entries' keys."""
@@ -315,9 +267,16 @@ class JournalFile:
         totals: Iterable[SinkTotals],
         ledger: Sequence[LedgerRow],
         quarantine: Iterable[tuple[str, Quarantined]],
+        series: Iterable[tuple[int, Series]],
     ) -> None:
-        """Carry the books of a damaged file over into this fresh one; cursors start again."""
+        """Carry books and series of a damaged file over into this fresh one; cursors start again.
+
+        From here on it has no WAL: a crash throws it away, so that nothing is to be written twice.
+        """
+        with self._translated():
+            opening.drop_wal(self._connection)
         with self._translated(), self._transaction():
+            self.entries.add_series(series)
             self.taken = taken
             for row in totals:
                 self.books.write(replace(row, sequence=0))
@@ -325,18 +284,14 @@ class JournalFile:
             for sink, sample in quarantine:
                 self.books.insert_quarantined(sink, [sample])
 
-    def restore_entries(
-        self, found: Iterable[tuple[Batch, str | None]], series: Iterable[tuple[int, Series]]
-    ) -> None:
-        """Append recovered entries, each for all sinks (None) or for the ones named."""
+    def restore_entries(self, found: Iterable[tuple[Batch, str | None]]) -> None:
+        """Append recovered entries, each for all sinks (None) or for the ones named; durable."""
         with self._translated(), self._transaction():
-            self.entries.add_series(series)
             for batch, sinks in found:
                 self.sequence += 1
                 self.entries.insert(replace(batch, sequence=self.sequence), sinks)
-            if self.room.low and self.policy is not Policy.STOP:
-                self.room.reclaim()
-        self.fold()
+                if self.room.low and self.policy is not Policy.STOP:
+                    self.room.reclaim()
 
     def balance(self, taken: int | None, fresh_sinks: Iterable[str]) -> dict[str, int]:
         """Close the books after a recovery; returns what each sink lost, in samples.
@@ -393,7 +348,7 @@ class JournalFile:
         with self._translated():
             result = self._connection.execute("PRAGMA integrity_check").fetchall()
             faults = [str(text) for (text,) in result if text != "ok"]
-            if self._is_wal_damaged():
+            if opening.stays_wal_damaged(self.path):
                 faults.append("its WAL holds frames that SQLite can't read")
             for sequence in self.entries.sequences():
                 try:
@@ -405,18 +360,6 @@ class JournalFile:
                 if difference and sink in (self.room.active or {sink}):
                     faults.append(f"{sink}: {difference} samples are not accounted for")
         return faults
-
-    def _is_wal_damaged(self) -> bool:
-        """Whether its WAL holds commits that SQLite has not understood, and goes on holding them.
-
-        A running agent may begin it anew between our looks at its two files; and a commit's frames
-        are there before the disk has confirmed them, when SQLite makes them known.
-        """
-        for _ in range(WAL_LOOKS):
-            if not wal.damaged(self._wal("-wal"), PAGE_BYTES, self._wal("-shm")):
-                return False
-            time.sleep(WAL_LOOK_INTERVAL_S)
-        return True
 
     @property
     def bytes_used(self) -> int:
@@ -524,16 +467,27 @@ class JournalFile:
 def lock(path: Path) -> IO[bytes]:
     """Hold a journal for this process alone, as long as the returned file is open.
 
-    Makes its folder. Raises ``ConfigError`` if another process holds it or a folder stands at
-    ``path``, ``TransientError`` if the disk refuses.
+    Makes its folder. Raises ``ConfigError`` if another process holds it, a folder stands at
+    ``path`` or a file where its folder should be, ``TransientError`` if the disk refuses.
     """
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; the journal is a file", hint="choose another path")
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise ConfigError(
+                f"{path} is a folder; the journal is a file", hint="choose another path"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
         stream = path.with_suffix(".lock").open("wb")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} can't be the data folder: a file stands there, or on the way to it",
+            hint="choose a folder with --data-dir, or data_dir of [agent]",
+        ) from error
     except OSError as error:
-        raise TransientError(f"{path}: {error.strerror}") from error
+        raise TransientError(
+            f"{path}: {error.strerror}",
+            hint="the data folder (--data-dir) must be one that the agent's user may write",
+        ) from error
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import salvage
 from edge_agent.journal.books import Acknowledgement, LedgerRow, Quarantined, SinkTotals
 from edge_agent.journal.file import JournalFile, epoch_ms, lock
+from edge_agent.journal.progress import Progress
 from edge_agent.journal.room import BALLAST_BYTES, Policy
 from edge_agent.model import Batch, Series
 
@@ -61,13 +64,19 @@ class Journal:
         self.commit_failures = 0
         self.salvages = 0
         self.beat_at = 0.0
-        """Loop time at which the committer last showed that it is alive, for the watchdog."""
+        """Loop time of the newest sign of life, for the watchdog; 0 if there was none.
+
+        The committer's, or that of an opening or a recovery, which keep the committer waiting.
+        """
+        self.progress = Progress(self._beat)
+        """How far an opening or a recovery is."""
         self._open_file = partial(
             JournalFile,
             bytes_max=bytes_max,
             policy=policy,
             now_ms=now_ms,
             ballast_bytes=ballast_bytes,
+            advance=self.progress.advance,
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._file: JournalFile
@@ -84,7 +93,12 @@ class Journal:
         self._next_sequence = 1
         self._unwritten: list[Batch] = []
         self._acknowledgements: dict[str, Acknowledgement] = {}
+        self._tried: list[Acknowledgement] = []
+        """Handed to the file with a commit that has not succeeded. It may have them all the same,
+        so nothing is joined to them: the file ignores whole what begins before its cursor."""
+        self._bytes_used = 0
         self._cursors: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
         self._cache: deque[Batch] = deque()
         self._cached_samples = 0
         self._committing = asyncio.Lock()
@@ -109,14 +123,22 @@ class Journal:
             self._lock.close()
             raise
 
+    def _beat(self) -> None:
+        """Called by the loop and by the thread: whoever is last writes the newest time."""
+        self.beat_at = time.monotonic()  # the clock of asyncio's loops, from any thread
+
     def _opened(self) -> JournalFile:
-        salvage.finish(self.path)
+        self.progress.begin("opening the journal")
         try:
-            file = self._open_file(self.path)
-            file.configure(self._sinks)
-        except JournalError as error:
-            return self._salvaged(error)
-        return file
+            salvage.finish(self.path)
+            try:
+                file = self._open_file(self.path)
+                file.configure(self._sinks)
+            except JournalError as error:
+                return self._salvaged(error)
+            return file
+        finally:
+            self.progress.end()
 
     def _salvaged(self, error: JournalError) -> JournalFile:
         """Set the damaged file aside and go on with what can be recovered of it.
@@ -124,12 +146,16 @@ class Journal:
         Its connection must still be open: closing it would fold its WAL into it.
         """
         log.error("journal damaged: %s; setting it aside and recovering what it holds", error)
-        report = salvage.replace(self.path, self._open_file, self._sinks)
-        self.salvages += 1
-        log.error("journal recovered: %s", report)
-        file = self._open_file(self.path)
-        file.configure(self._sinks)
-        return file
+        self.progress.begin("recovering the journal")
+        try:
+            report = salvage.replace(self.path, self._open_file, self._sinks, self.progress.reach)
+            self.salvages += 1
+            log.error("journal recovered: %s", report)
+            file = self._open_file(self.path)
+            file.configure(self._sinks)
+            return file
+        finally:
+            self.progress.end()
 
     def _adopt(self, file: JournalFile) -> None:
         """Go on with this file, and take over its numbering.
@@ -143,7 +169,8 @@ class Journal:
         self._next_id = max(file.series, default=0) + 1
         self._next_sequence = file.sequence + 1
         self._last_sequence = file.newest
-        self._cursors = {sink: file.totals[sink].sequence for sink in self._sinks}
+        self._settled = {sink: file.totals[sink].sequence for sink in self._sinks}
+        self._cursors = dict(self._settled)
         # What is committed from now on is in the cache.
         file.room.cached_from = self._next_sequence
 
@@ -172,7 +199,7 @@ class Journal:
             except TimeoutError:
                 pass
             self._crowded.clear()
-            self.beat_at = asyncio.get_running_loop().time()
+            self._beat()
             if not await self._commit():
                 await asyncio.sleep(RETRY_INTERVAL_S)
 
@@ -197,6 +224,10 @@ class Journal:
             self._new_series.append((known, series))
             self._file.series[known] = series
         return known
+
+    def knows(self, series: Series) -> bool:
+        """Whether a series has a number here: without one it has no sample in the file."""
+        return series in self._ids
 
     def append(self, ts_ms: int, series_ids: bytes, values: Sequence[float]) -> None:
         """Add samples that share a time. They are taken once the next commit returns.
@@ -239,7 +270,7 @@ class Journal:
         """Make everything collected durable. False if the disk refuses; nothing is forgotten.
 
         To the end even if the caller is cancelled: the books in memory would not know what the
-        file knows, and an acknowledgement joined to one that is written would be ignored.
+        file knows.
         """
         return await _to_the_end(self._commit_collected())
 
@@ -248,14 +279,15 @@ class Journal:
             if not self._usable:
                 await self._recover(None, self._file)
             self._seal()
-            acknowledgements = list(self._acknowledgements.values())
+            self._tried += self._acknowledgements.values()
+            self._acknowledgements.clear()
             while self._usable:
                 file = self._file
                 batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
                 series = list(self._new_series)
-                if batches or series or acknowledgements or file.full or self.disk_full:
+                if batches or series or self._tried or file.full or self.disk_full:
                     try:
-                        await self._in_thread(file.commit, batches, series, acknowledgements)
+                        await self._in_thread(file.commit, batches, series, list(self._tried))
                     except TransientError as error:
                         self._report_refusal(error)
                         return False
@@ -264,24 +296,17 @@ class Journal:
                         return self._usable
                 self._report_recovery()
                 self.commits += 1
-                self._settle(batches, len(series), acknowledgements)
-                acknowledgements = []
+                self._settle(batches, len(series))
                 if not self._unwritten:
                     return True
             return False
 
-    def _settle(
-        self, batches: list[Batch], series: int, acknowledgements: list[Acknowledgement]
-    ) -> None:
+    def _settle(self, batches: list[Batch], series: int) -> None:
         """After a commit: forget what is on disk, show the batches to the sinks."""
         del self._new_series[:series]
         del self._unwritten[: len(batches)]
-        for done in acknowledgements:
-            current = self._acknowledgements.get(done.sink)
-            if current is done:
-                del self._acknowledgements[done.sink]
-            elif current is not None:
-                self._acknowledgements[done.sink] = current.without(done)
+        self._tried.clear()
+        self._settled = {sink: self._file.totals[sink].sequence for sink in self._sinks}
         for batch in batches:
             self._cache.append(batch)
             self._cached_samples += len(batch)
@@ -324,6 +349,7 @@ class Journal:
         self._adopt(file)
         self._replacement, self._usable = None, True
         self._acknowledgements.clear()
+        self._tried.clear()
         self._cache.clear()
         self._cached_samples = 0
         self._unwritten = []
@@ -356,6 +382,10 @@ class Journal:
     def position(self, sink: str) -> int:
         """The sequence up to which a sink has acknowledged."""
         return self._cursors[sink]
+
+    def settled(self, sink: str) -> int:
+        """The same, as far as it is durable: up to here nothing is ever handed out again."""
+        return self._settled[sink]
 
     async def read(self, sink: str, *, samples_max: int, entries_max: int = 1_000) -> list[Batch]:
         """The batches that a sink is to be handed next; empty if it has everything.
@@ -457,20 +487,25 @@ class Journal:
     def totals(self) -> dict[str, SinkTotals]:
         """Per configured sink its counters, acknowledgements not yet written included."""
         known = {sink: self._file.totals[sink] for sink in self._sinks}
-        for sink, waiting in self._acknowledgements.items():
-            if known[sink].sequence == waiting.previous:
-                known[sink] = known[sink].after(waiting)
+        for waiting in (*self._tried, *self._acknowledgements.values()):
+            if known[waiting.sink].sequence == waiting.previous:
+                known[waiting.sink] = known[waiting.sink].after(waiting)
         return known
 
     async def bytes_used(self) -> int:
-        """Bytes of the file that hold something."""
-        return await self._in_thread(lambda: self._file.bytes_used)
+        """Bytes of the file that hold something; what it was last while that can't be asked."""
+        if self._usable:  # else the thread is busy with a recovery
+            with suppress(TransientError):
+                self._bytes_used = await self._in_thread(lambda: self._file.bytes_used)
+        return self._bytes_used
 
     async def newest_losses(self, rows_max: int) -> list[tuple[LedgerRow, Series | None]]:
         """The losses noted last, newest first, with the series where it is known.
 
-        Raises ``JournalError`` if the ledger can't be read.
+        Raises ``JournalError`` if the ledger can't be read, ``TransientError`` if not now.
         """
+        if not self._usable:
+            raise TransientError("the journal is being recovered; its ledger can be read after it")
         rows = await self._in_thread(lambda: self._file.newest_losses(rows_max))
         return [
             (row, None if row.series_id is None else self._file.series.get(row.series_id))

@@ -3,9 +3,7 @@
 SQLite gives up at the first page that does not fit. The rows are still there: every page of a
 table says by itself how many rows it holds, so this module visits all pages, takes the rows whose
 shape and checksum are a journal's, and leaves the rest. Pages in the WAL replace those in the
-file; pages on the free list are left out, since their rows were deleted.
-
-Source for the page, record and WAL layout: "Database File Format", sections 1.5, 1.6, 2.1 and 4.
+file; pages on the free list are left out, since their rows were deleted (`pages.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import dataclasses
 import logging
 import os
 import shutil
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +21,6 @@ from typing import Any
 
 from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import entry as codec
-from edge_agent.journal import wal
 from edge_agent.journal.books import (
     LedgerRow,
     Quarantined,
@@ -33,25 +29,29 @@ from edge_agent.journal.books import (
     quarantine_row,
 )
 from edge_agent.journal.entries import picked
-from edge_agent.journal.file import FORMAT, JournalFile
-from edge_agent.journal.room import PAGE_BYTES, free_bytes
+from edge_agent.journal.file import JournalFile
+from edge_agent.journal.opening import FORMAT
+from edge_agent.journal.pages import Pages, Value, beside
+from edge_agent.journal.room import PAGE_BYTES, Policy, free_bytes
 from edge_agent.model import Batch, Series
 
 log = logging.getLogger(__name__)
 
-ENTRIES_PER_STEP = 8
-"""Half a megabyte at the most: what a full disk must hold twice, in the WAL and in the file."""
+BYTES_PER_STEP = 8_000_000
+"""What one transaction adds to the new file: each waits for the disk, and is in memory twice."""
+SCAN_SHARE = 0.25
+"""Of a recovery's time: looking at every page. The rest copies entries."""
+PAGES_PER_ADVANCE = 4_096
+"""16 MB between two signs of life of the scan: seconds on the slowest card."""
 SPARE_BYTES = 2_000_000
 """Left on a full disk for the books of the new file, and for opening it."""
-_LEAF = 0x0D
-_MAGIC = b"SQLite format 3\x00"
-_INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
-_LOCAL_MAX = PAGE_BYTES - 35
-_LOCAL_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23
+_THINNED = 1 << 60
+"""Above any place in a file; below it, a packed place says how often its entry was thinned."""
 
-Value = None | int | float | str | bytes
 Recovered = tuple[Batch, str | None]
 OpenFile = Callable[[Path], JournalFile]
+Reach = Callable[[float], None]
+"""Told the share of the work that is done, 0 to 1."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,8 @@ class Found:
     totals: dict[str, SinkTotals] = field(default_factory=dict)
     ledger: list[LedgerRow] = field(default_factory=list)
     quarantine: list[tuple[str, Quarantined]] = field(default_factory=list)
-    places: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    places: dict[int, int] = field(default_factory=dict)
+    """Per sequence where it lies, packed by `_place`: of small entries there may be millions."""
 
     def entries(self) -> Iterator[tuple[Batch, str | None]]:
         """Every entry that is whole, in sequence order, with the sinks it is meant for.
@@ -74,8 +75,7 @@ class Found:
         """
         nameless = 0
         for sequence in sorted(self.places):
-            _, page, at = self.places[sequence]
-            row = self.pages.row(page, at)
+            row = self.pages.row(*divmod(self.places[sequence] % _THINNED, PAGE_BYTES))
             if row is None:
                 continue
             data = row[7]
@@ -94,97 +94,13 @@ class Found:
             log.warning("journal recovery: %d samples of tags whose names are damaged", nameless)
 
 
-class Pages:
-    """The pages of a database file as its WAL leaves them."""
-
-    def __init__(self, path: Path) -> None:
-        self._newer: dict[int, bytes] = {}
-        newer = _beside(path, "-wal")
-        if newer.exists():
-            for _, pages in wal.commits(newer.read_bytes(), PAGE_BYTES):
-                self._newer |= pages
-        self._main = os.open(path, os.O_RDONLY)
-        self.count = max(os.fstat(self._main).st_size // PAGE_BYTES, *self._newer, 0)
-
-    def close(self) -> None:
-        """Release the file."""
-        os.close(self._main)
-
-    def page(self, number: int) -> bytes:
-        """One page, counted from 1; empty if it is beyond the file or the disk can't read it."""
-        newer = self._newer.get(number)
-        if newer is not None:
-            return newer
-        if not 1 <= number <= self.count:
-            return b""
-        try:
-            data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
-        except OSError as error:
-            log.warning("journal recovery: page %d: %s", number, error.strerror)
-            return b""
-        return data if len(data) == PAGE_BYTES else b""
-
-    def free(self) -> set[int]:
-        """Numbers of the pages on the free list, as far as it can be followed and believed."""
-        first = self.page(1)
-        free: set[int] = set()
-        if first[:16] != _MAGIC:
-            return free
-        pages, trunk = struct.unpack_from(">II", first, 28)
-        while trunk not in free and (page := self.page(trunk)):
-            following, leaves = struct.unpack_from(">II", page)
-            numbers = struct.unpack_from(f">{min(leaves, PAGE_BYTES // 4 - 2)}I", page, 8)
-            if len(numbers) != leaves or any(not 1 < number <= pages for number in numbers):
-                break
-            free.update(numbers, (trunk,))
-            trunk = following
-        return free
-
-    def cells(self, number: int) -> list[int]:
-        """Where a table leaf's rows begin; empty for any other page."""
-        page = self.page(number)
-        head = 100 if number == 1 else 0
-        if not page or page[head] != _LEAF:
-            return []
-        (count,) = struct.unpack_from(">H", page, head + 3)
-        count = min(count, (PAGE_BYTES - head - 8) // 2)
-        return list(struct.unpack_from(f">{count}H", page, head + 8))
-
-    def row(self, number: int, at: int) -> list[Value] | None:
-        """One row's columns, its rowid in place of the first; None if it is not whole."""
-        try:
-            page = self.page(number)
-            size, at = _varint(page, at)
-            rowid, at = _varint(page, at)
-            payload = self._payload(page, at, size)
-            columns = _record(payload)
-        except (IndexError, ValueError, struct.error):
-            return None
-        return [rowid, *columns[1:]] if columns and columns[0] is None else None
-
-    def _payload(self, page: bytes, at: int, size: int) -> bytes:
-        if size <= _LOCAL_MAX:
-            return page[at : at + size]
-        local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_BYTES - 4)
-        local = local if local <= _LOCAL_MAX else _LOCAL_MIN
-        if size > self.count * PAGE_BYTES:
-            raise ValueError("longer than the file")
-        parts = [page[at : at + local]]
-        (overflow,) = struct.unpack_from(">I", page, at + local)
-        missing = size - local
-        while missing > 0:
-            page = self.page(overflow)
-            (overflow,) = struct.unpack_from(">I", page)
-            parts.append(page[4 : 4 + missing])
-            missing -= PAGE_BYTES - 4
-        return b"".join(parts)
-
-
-def scan(pages: Pages) -> Found:
+def scan(pages: Pages, reach: Reach) -> Found:
     """Visit every page of a damaged file and its WAL."""
     found = Found(pages)
     free = pages.free()
     for number in range(1, pages.count + 1):
+        if number % PAGES_PER_ADVANCE == 0:
+            reach(SCAN_SHARE * number / pages.count)
         if number not in free:
             for at in pages.cells(number):
                 row = pages.row(number, at)
@@ -223,27 +139,30 @@ def _place(found: Found, row: list[Any], page: int, at: int) -> None:
     if codec.checksum(sequence, first, last, samples, thinned, sinks, data) != checksum:
         return
     # Two versions of an entry are seen only without the free list: the thinner one is the newer.
-    if sequence not in found.places or found.places[sequence][0] <= thinned:
-        found.places[sequence] = (thinned, page, at)
+    known = found.places.get(sequence)
+    if known is None or known // _THINNED <= thinned:
+        found.places[sequence] = thinned * _THINNED + page * PAGE_BYTES + at
 
 
-def replace(path: Path, open_file: OpenFile, sinks: Iterable[str]) -> str:
+def replace(path: Path, open_file: OpenFile, sinks: Iterable[str], reach: Reach) -> str:
     """Build a new journal from what a damaged one still holds, and put it in its place.
 
     The damaged file and its WAL are kept beside it. Returns what was recovered and lost, in words.
-    A crash at any moment is mended by `finish`. Raises ``TransientError`` if the disk refuses:
-    then nothing has been replaced.
+    A crash at any moment is mended by `finish`: the damaged file stays what it is until the new one
+    is whole, so that another attempt begins anew and finds the same. Raises ``TransientError`` if
+    the disk refuses: then nothing has been replaced.
     """
     with _translated(path):
         path.touch()  # All that is left of it may be its WAL.
         fresh_path = _fresh(path)
         _remove(fresh_path)
         with contextlib.closing(Pages(path)) as pages:
-            recovered, lost = _rebuild(scan(pages), open_file, fresh_path, sinks)
+            log.info("journal recovery: %d MB to go through", pages.count * PAGE_BYTES // 1_000_000)
+            recovered, lost = _rebuild(scan(pages, reach), open_file, fresh_path, sinks, reach)
         kept = _name_for(path)
-        log_path = _beside(path, "-wal")
+        log_path = beside(path, "-wal")
         if log_path.exists():
-            shutil.copyfile(log_path, _beside(kept, "-wal"))
+            shutil.copyfile(log_path, beside(kept, "-wal"))
         _sync_folder(path)
         path.rename(kept)
     finish(path)
@@ -268,22 +187,22 @@ def finish(path: Path) -> None:
 
 
 def _rebuild(
-    found: Found, open_file: OpenFile, path: Path, sinks: Iterable[str]
+    found: Found, open_file: OpenFile, path: Path, sinks: Iterable[str], reach: Reach
 ) -> tuple[int, dict[str, int]]:
     """Write the new file; returns the samples that were recovered, and losses per sink."""
     fresh = open_file(path)
     try:
         fresh.room.active = frozenset(sinks)
-        fresh.room.limit(fresh.room.pages_allowed)  # A full disk is watched step by step.
-        recovered, lost = _carry_over(found, fresh)
+        pages = fresh.room.pages_allowed  # A full disk is watched step by step.
+        if fresh.policy is Policy.STOP:
+            pages = max(pages, 2 * found.pages.count)  # It drops nothing, be its limit lower now.
+        fresh.room.limit(pages)
+        return _carry_over(found, fresh, reach)
     finally:
         fresh.close()
-    if _beside(path, "-wal").exists():
-        raise TransientError(f"{path}: the disk does not take the recovered journal")
-    return recovered, lost
 
 
-def _carry_over(found: Found, fresh: JournalFile) -> tuple[int, dict[str, int]]:
+def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, dict[str, int]]:
     """Copy books and pending entries; returns the samples of the latter, and losses per sink."""
     known = sorted({*found.totals, *fresh.room.active})
     fresh.restore_books(
@@ -291,24 +210,31 @@ def _carry_over(found: Found, fresh: JournalFile) -> tuple[int, dict[str, int]]:
         totals=[found.totals.get(sink, SinkTotals(sink)) for sink in known],
         ledger=[_with_known_series(row, found.series) for row in found.ledger],
         quarantine=[row for row in found.quarantine if row[1].series_id in found.series],
+        series=found.series.items(),
     )
-    series = list(found.series.items())
     samples = 0
-    for step in _steps(found, known):
-        if not _has_room(fresh, step):
+    for step, share in _steps(found, known):
+        fitting = _fitting(fresh, step)
+        fresh.restore_entries(fitting)
+        samples += sum(len(batch) for batch, _ in fitting)
+        if len(fitting) < len(step):
             log.warning("journal recovery: the disk is full, the rest stays in the damaged file")
             break
-        fresh.restore_entries(step, series)
-        samples += sum(len(batch) for batch, _ in step)
+        reach(SCAN_SHARE + (1 - SCAN_SHARE) * share)
     lost = fresh.balance(found.taken, set(known) - found.totals.keys())
     return samples, lost
 
 
-def _steps(found: Found, known: list[str]) -> Iterator[list[Recovered]]:
-    """The pending entries, a transaction's worth at a time, each with the sinks it waits for."""
+def _steps(found: Found, known: list[str]) -> Iterator[tuple[list[Recovered], float]]:
+    """The pending entries, a transaction's worth at a time, each with the sinks it waits for.
+
+    With each step the share of all entries that have been looked at.
+    """
     step: list[Recovered] = []
+    step_bytes = 0
     cursors = {sink: found.totals.get(sink, SinkTotals(sink)).sequence for sink in known}
-    for batch, sinks in found.entries():
+    for number, (batch, sinks) in enumerate(found.entries(), start=1):
+        step_bytes += _room_of(batch)
         names = [
             sink
             for sink in known
@@ -316,10 +242,15 @@ def _steps(found: Found, known: list[str]) -> Iterator[list[Recovered]]:
         ]
         if names:
             step.append((batch, None if names == known else ",".join(names)))
-        if len(step) >= ENTRIES_PER_STEP:
-            yield step
-            step = []
-    yield step
+        if step_bytes >= BYTES_PER_STEP:
+            yield step, number / len(found.places)
+            step, step_bytes = [], 0
+    yield step, 1.0
+
+
+def _room_of(batch: Batch) -> int:
+    """The bytes of an entry's pages, of which the last is rarely full."""
+    return codec.BYTES_PER_SAMPLE * (len(batch) + len(batch.runs)) + PAGE_BYTES
 
 
 def _named(batch: Batch) -> Batch:
@@ -329,14 +260,15 @@ def _named(batch: Batch) -> Batch:
     return picked(batch, [series_id in batch.series for series_id in batch.series_ids])
 
 
-def _has_room(fresh: JournalFile, step: list[Recovered]) -> bool:
-    """Whether the disk holds a step in the WAL and in the file; the ballast is given up for it."""
-    samples = sum(len(batch) for batch, _ in step)
-    needed = 3 * samples * codec.BYTES_PER_SAMPLE + SPARE_BYTES
-    while free_bytes(fresh.path.parent) < needed:
+def _fitting(fresh: JournalFile, step: list[Recovered]) -> list[Recovered]:
+    """As much of a step as the disk has room for; the ballast is given up for it."""
+    while step:
+        needed = sum(_room_of(batch) for batch, _ in step) + SPARE_BYTES
+        if free_bytes(fresh.path.parent) >= needed:
+            break
         if not fresh.room.drop_ballast():
-            return False
-    return True
+            step = step[: len(step) // 2]
+    return step
 
 
 def _with_known_series(row: LedgerRow, series: Mapping[int, Series]) -> LedgerRow:
@@ -348,13 +280,9 @@ def _fresh(path: Path) -> Path:
     return path.with_suffix(".new")
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
-        _beside(path, suffix).unlink(missing_ok=True)
+        beside(path, suffix).unlink(missing_ok=True)
 
 
 def _name_for(path: Path) -> Path:
@@ -383,49 +311,8 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TransientError(f"{path}: recovery: {error.strerror}") from error
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for index in range(8):
-        byte = data[at + index]
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value, at + index + 1
-    value = value << 8 | data[at + 8]
-    return (value - (1 << 64) if value >> 63 else value), at + 9
-
-
-def _record(payload: bytes) -> list[Value]:
-    head_size, at = _varint(payload, 0)
-    if not 1 <= head_size <= len(payload):
-        raise ValueError("not a record")
-    kinds = []
-    while at < head_size:
-        kind, at = _varint(payload, at)
-        kinds.append(kind)
-    values: list[Value] = []
-    for kind in kinds:
-        value, at = _column(payload, at, kind)
-        values.append(value)
-    return values
-
-
-def _column(payload: bytes, at: int, kind: int) -> tuple[Value, int]:
-    if kind == 0:
-        return None, at
-    if kind in (8, 9):
-        return kind - 8, at
-    size = _INT_BYTES.get(kind) or (8 if kind == 7 else (kind - 12) // 2)
-    data = payload[at : at + size]
-    if kind in (10, 11) or kind < 0 or len(data) != size:
-        raise ValueError("not a record")
-    if kind in _INT_BYTES:
-        return int.from_bytes(data, "big", signed=True), at + size
-    if kind == 7:
-        (number,) = struct.unpack(">d", data)
-        return number, at + size
-    return (data.decode() if kind % 2 else data), at + size
+    except JournalError as error:  # of the new file
+        raise TransientError(f"the disk does not keep what it is given: {error}") from error
 
 
 def _letter(value: Value) -> str:

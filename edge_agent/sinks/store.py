@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
-from edge_agent.store.database import Retention, pages_of, transaction
+from edge_agent.store.database import Retention, pages_of, secure_wal, transaction
 from edge_agent.store.layout import (
     APPLICATION_ID,
     FORMAT,
@@ -147,6 +147,7 @@ class StoreSink:
             self._connect(journal)
 
     def _connect(self, journal: JournalIdentity) -> None:
+        secure_wal(self._path)
         db = self._db = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
         )

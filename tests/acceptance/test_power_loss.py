@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import sqlite3
 import subprocess
@@ -9,6 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from edge_agent.errors import TransientError
+from edge_agent.journal import salvage
 from tests.filesystems import ext4
 from tests.journals import (
     Feed,
@@ -20,6 +26,7 @@ from tests.journals import (
     journal_file,
     kept_for,
     opened,
+    set_aside,
 )
 
 POWER_CUTS = 5
@@ -91,6 +98,46 @@ async def test_what_the_disk_refused_is_never_taken(tmp_path: Path) -> None:
         assert await drained(journal) == feed.samples[:3000]
         await balanced(journal)
         await journal.close()
+
+
+@pytest.mark.parametrize("steps", [1, 3, None], ids=["early", "late", "at its end"])
+async def test_power_loss_in_and_after_a_salvage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int | None
+) -> None:
+    """In the middle, the damaged file is as it was and another salvage finds the same; once it has
+    ended, the new file is on the disk although it was written without a WAL."""
+    monkeypatch.setattr(salvage, "BYTES_PER_STEP", 20_000)
+    with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
+        path, feed = disk.path / "journal.db", Feed()
+        journal = await opened(path)
+        for _ in range(6):
+            feed.fill(journal, 1000)
+            assert await commit(journal)
+        await journal.close()
+        with path.open("r+b") as stream:
+            stream.write(b"\0" * 4096)
+        os.sync()
+        reached = itertools.count(1)
+
+        def reach(_: float) -> None:
+            if next(reached) == steps:
+                disk.lose_power()
+
+        if steps is None:
+            salvage.replace(path, journal_file, ("a",), reach)
+            assert next(reached) > 3
+            disk.lose_power()
+        else:
+            with pytest.raises(TransientError):
+                salvage.replace(path, journal_file, ("a",), reach)
+        disk.restore_power()
+        assert len(set_aside(path)) == (steps is None)
+        journal = await opened(path)
+        assert journal.salvages == (steps is not None)
+        assert await drained(journal) == feed.samples
+        await balanced(journal)
+        await journal.close()
+        assert len(set_aside(path)) == 1
 
 
 def test_the_power_cut_is_one(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_replay_puts_the_quarantine_back(
 ) -> None:
     """The sample waits for that sink again; nothing changes for the other."""
     found = _run(capsys, "journal", "replay", "--sink", "mqtt", "--data-dir", str(data_dir))
-    assert (found.code, found.out) == (0, "1 samples will be delivered to mqtt again\n")
+    assert (found.code, found.out) == (0, "1 sample will be delivered to mqtt again\n")
     assert counts(capsys, data_dir) == {"mqtt": (1, 3, 0, 0), "store": (4, 0, 0, 0)}
 
 
@@ -192,6 +192,42 @@ def test_a_reader_that_goes_away_is_no_error(data_dir: Path, words: list[str]) -
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["check", "--map", str(DEMO_MAP)], ["journal", "export"], ["map", "history", "--json"]],
+)
+def test_a_full_disk_is_told(data_dir: Path, words: list[str]) -> None:
+    """Of output into a file: one line that says why, and exit code 1."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [EDGE_AGENT, "--data-dir", str(data_dir), *words],
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"edge-agent: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["journal", "status"], ["journal", "export"], ["quality"], ["map", "history"]]
+)
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path: Path, words: list[str]) -> None:
+    """One line with the path; a name that is too long stands for a folder of somebody else."""
+    done = subprocess.run(
+        [EDGE_AGENT, "--data-dir", str(tmp_path / ("x" * 300)), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "x" * 300 in done.stderr
+    assert "File name too long" in done.stderr
 
 
 def test_a_terminal_without_korean_is_no_error(data_dir: Path) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, TransientError
 from edge_agent.journal import Quarantined
 from edge_agent.journal.books import Acknowledgement
 from edge_agent.journal.entries import batch_of
+from edge_agent.journal.file import JournalFile
 from tests.journals import (
     SERIES,
     Feed,
+    abandon,
     balance_faults,
     balanced,
     commit,
@@ -246,6 +248,81 @@ async def test_a_commit_that_is_cancelled_forgets_no_acknowledgement(
     assert reopened.totals()["a"].delivered == 80
     assert reopened.position("a") == second.sequence
     await reopened.close()
+
+
+async def test_an_acknowledgement_is_settled_once_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, and not while the disk refuses: until then the batch may be handed out again."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    for _ in range(2):
+        feed.scan(journal)
+        assert await commit(journal)
+    before = journal.position("a")
+    first, second = await journal.read("a", samples_max=1000)
+    journal.acknowledge("a", [first])
+    assert (journal.position("a"), journal.settled("a")) == (first.sequence, before)
+
+    def refused(*_: Any) -> None:
+        raise TransientError("disk full")
+
+    monkeypatch.setattr(journal._file, "commit", refused)
+    assert not await commit(journal)
+    assert journal.settled("a") == before
+    monkeypatch.undo()
+    assert await commit(journal)
+    assert journal.settled("a") == first.sequence
+    journal.acknowledge("a", [second])
+    abandon(journal)
+    reopened = await opened(tmp_path / "journal.db")
+    assert reopened.settled("a") == reopened.position("a") == first.sequence
+    await reopened.close()
+
+
+async def test_an_acknowledgement_after_a_refusal_that_was_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may refuse and have written all the same: what is acknowledged later counts, once."""
+    journal, feed = await opened(tmp_path / "journal.db", ("a", "b")), Feed()
+    for _ in range(3):
+        feed.scan(journal)
+        assert await commit(journal)
+    first, second, third = await journal.read("a", samples_max=1000)
+    written = journal._file.commit
+
+    def refused_all_the_same(*given: Any) -> None:
+        written(*given)
+        raise TransientError("disk full")
+
+    monkeypatch.setattr(journal._file, "commit", refused_all_the_same)
+    for batch in (first, second):
+        journal.acknowledge("a", [batch])
+        assert not await commit(journal)
+    monkeypatch.undo()
+    journal.acknowledge("a", [third])
+    assert journal.totals()["a"].delivered == 120
+    assert await commit(journal)
+    assert journal.totals()["a"].delivered == 120
+    assert journal._file.totals["a"].sequence == journal.position("a") == third.sequence
+    assert balance_faults(journal._file) == []
+    await journal.close()
+
+
+async def test_its_size_is_told_while_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at the agent then needs its other figures most."""
+    journal = await opened(tmp_path / "journal.db")
+    before = await journal.bytes_used()
+    assert before > 0
+
+    def refused(_: object) -> int:
+        raise TransientError("I/O error")
+
+    monkeypatch.setattr(JournalFile, "bytes_used", property(refused))
+    assert await journal.bytes_used() == before
+    monkeypatch.undo()
+    await journal.close()
 
 
 async def test_columns_of_different_length_are_refused(tmp_path: Path) -> None:

@@ -190,10 +190,13 @@ async def test_a_folder_at_the_journal_s_path(tmp_path: Path) -> None:
 
 
 async def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
-    """The message names the path and the reason."""
-    (tmp_path / "data").write_text("")
-    with pytest.raises(TransientError, match=r"journal\.db"):
-        await opened(tmp_path / "data" / "journal.db")
+    """Said as what it is, also where it stands further up; nothing is made."""
+    (tmp_path / "map.csv").write_text("site")
+    for folder in (tmp_path / "map.csv", tmp_path / "map.csv" / "deeper"):
+        with pytest.raises(ConfigError, match=r"a file stands there") as caught:
+            await opened(folder / "journal.db")
+        assert "--data-dir" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["map.csv"]
 
 
 async def test_read_only_disk(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from edge_agent.errors import TransientError
 from edge_agent.model import Batch
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
-from edge_agent.store import fold
+from edge_agent.store import database, fold
 from edge_agent.store.layout import HOUR_MS, MINUTE_MS
 from edge_agent.store.reader import StoreReader
 from tests.batches import NOON_MS, BatchMaker, make_series
@@ -329,3 +330,42 @@ async def test_a_read_only_folder_with_the_log_of_a_crash_waits_for_the_agent(
     assert "can't be read: unable to open database file" in read_only.ask()
     await sink.open(JOURNAL)
     assert read_only.ask() == "1 {'T0': 12}"
+
+
+async def test_a_log_is_written_again_before_its_cursor_is_believed(
+    sink: StoreSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what the kernel shows after a failed fsync, and the disk never got: a batch that is
+    skipped because of it would be gone with the power."""
+    for number in range(2, 40):
+        await deliver(sink, number)
+    log = (tmp_path / "store.db-wal").read_bytes()
+    await sink.close()
+    (tmp_path / "store.db-wal").write_bytes(log)
+    monkeypatch.setattr(database, "REWRITTEN_BYTES", 100_000)
+    assert len(log) > 2 * database.REWRITTEN_BYTES
+    written = 0
+    pwrite = os.pwrite
+
+    def counted(file: int, data: bytes, at: int) -> int:
+        nonlocal written
+        written += len(data)
+        return pwrite(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _refused)
+        with pytest.raises(TransientError, match="Input/output error"):
+            await sink.open(JOURNAL)
+    assert written == len(log)
+    assert (tmp_path / "store.db-wal").read_bytes() == log
+    await sink.open(JOURNAL)
+    await deliver(sink, 40)
+    found = StoreReader(tmp_path / "store.db").samples(
+        TAGS[0].site, TAGS[0].device, [TAGS[0].tag], *EVER
+    )
+    assert list(found[TAGS[0].tag][1]) == [float(n) for n in range(40 * 12)]
+
+
+def _refused(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")

@@ -26,12 +26,14 @@ def test_every_message_is_heard_word_for_word(manager: tuple[socket.socket, str]
     listener, name = manager
     notifier = Notifier({"NOTIFY_SOCKET": name}, monotonic_ns=lambda: 12_345_678)
     assert notifier.ready("80 tags, 3 connections")
+    assert notifier.extend_start(60.5, "34 %")
     assert notifier.watchdog()
     assert notifier.status("펌프 1 is away")
     assert notifier.reloading()
     assert notifier.stopping()
-    assert [listener.recv(4_096).decode() for _ in range(5)] == [
+    assert [listener.recv(4_096).decode() for _ in range(6)] == [
         "READY=1\nSTATUS=80 tags, 3 connections",
+        "EXTEND_TIMEOUT_USEC=60500000\nSTATUS=34 %",
         "WATCHDOG=1",
         "STATUS=펌프 1 is away",
         "RELOADING=1\nMONOTONIC_USEC=12345",

@@ -1,0 +1,121 @@
+"""How the journal's file is opened: nothing that is in it is believed before it is on the disk.
+
+Errors are those of SQLite and of the system, but for ``JournalError`` where the WAL is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import quote
+
+from edge_agent.errors import JournalError, TransientError
+from edge_agent.journal import books, entries, wal
+from edge_agent.journal.entry import row_checksum
+from edge_agent.journal.room import PAGE_BYTES
+
+FORMAT = 1
+WAL_PAGES_MAX = 1000
+"""A checkpoint is due past this: 4 MB, large enough to write each hot page only now and then."""
+BUSY_TIMEOUT_S = 5.0
+WAL_LOOKS = 20
+WAL_LOOK_INTERVAL_S = 0.1
+"""For so long together, two seconds, a commit may take a slow memory card."""
+
+_STATE = """
+CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,
+    journal_id TEXT NOT NULL, sequence INTEGER NOT NULL, taken INTEGER NOT NULL,
+    checksum INTEGER NOT NULL);
+"""
+_SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
+
+
+def secured_wal(path: Path, *, read_only: bool) -> bytes:
+    """The WAL, if there is one, written again as it is before anything in it is believed.
+
+    After a failed fsync the kernel still shows what the disk never got, and counts it as
+    written: a second fsync alone would succeed, and the samples be gone with the power. Raises
+    ``JournalError`` where the WAL is all that is left.
+    """
+    log = _beside(path, "-wal")
+    if log and not (path.exists() and path.stat().st_size):
+        raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
+    if log and not read_only:
+        with path.with_name(path.name + "-wal").open("r+b") as stream:
+            stream.write(log)
+            stream.flush()
+            os.fsync(stream.fileno())
+    return log
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """A connection of which nothing was asked yet."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_S,
+    )
+
+
+def make_durable(connection: sqlite3.Connection) -> None:
+    """What a connection that writes needs: a commit that has returned is on the disk."""
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+
+
+def drop_wal(connection: sqlite3.Connection) -> None:
+    """Let commits go to the file alone, once they are durable there; the next opening ends this.
+
+    Only for a file that a crash throws away: nothing could roll back a commit cut off in it.
+    """
+    (mode,) = connection.execute("PRAGMA journal_mode = MEMORY").fetchone()
+    if mode != "memory":
+        raise TransientError("SQLite does not give up the WAL of the new journal")
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether the file has no table yet."""
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new journal, in one transaction."""
+    run = connection.execute
+    run("BEGIN IMMEDIATE")
+    for statement in _SCHEMA.split(";")[:-1]:
+        run(statement)
+    journal_id = uuid.uuid4().hex
+    checksum = row_checksum(FORMAT, journal_id, 0, 0)
+    run("INSERT INTO state VALUES (1, ?, ?, 0, 0, ?)", (FORMAT, journal_id, checksum))
+    run("COMMIT")
+
+
+def is_wal_damaged(path: Path, log: bytes) -> bool:
+    """Whether a WAL that SQLite has opened holds commits that it has not understood."""
+    return wal.damaged(log, PAGE_BYTES, _beside(path, "-shm"))
+
+
+def stays_wal_damaged(path: Path) -> bool:
+    """The same, while an agent may be running, and whether it goes on holding them.
+
+    The agent may begin it anew between our looks at its two files; and a commit's frames are there
+    before the disk has confirmed them, when SQLite makes them known.
+    """
+    for _ in range(WAL_LOOKS):
+        if not is_wal_damaged(path, _beside(path, "-wal")):
+            return False
+        time.sleep(WAL_LOOK_INTERVAL_S)
+    return True
+
+
+def _beside(path: Path, suffix: str) -> bytes:
+    """The WAL beside the file, or its index; empty if there is none."""
+    beside = path.with_name(path.name + suffix)
+    return beside.read_bytes() if beside.exists() else b""
