@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -23,27 +24,32 @@ class WrongRequestError(ConfigError):
         self.status = status
 
 
-def answered(handler: Handler) -> Handler:
-    """Errors of ours as JSON: 400 for a wrong question, 503 for a source that is away."""
+def told(error: EdgeAgentError) -> dict[str, str]:
+    """What is wrong, and what to do."""
+    return {"error": str(error), "hint": error.hint}
+
+
+def answered(
+    handler: Handler, tell: Callable[[EdgeAgentError], Mapping[str, Any]] = told
+) -> Handler:
+    """Errors of ours as JSON: 400 for a wrong question, 503 for a source that is away.
+
+    ``tell`` makes the body of such an answer.
+    """
 
     async def answer(request: Request) -> Response:
         try:
             response = await handler(request)
         except WrongRequestError as error:
-            return json_response(told(error), error.status)
+            return json_response(tell(error), error.status)
         except ConfigError as error:
-            return json_response(told(error), 400)
+            return json_response(tell(error), 400)
         except TransientError as error:
-            return json_response(told(error), 503)
+            return json_response(tell(error), 503)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     return answer
-
-
-def told(error: EdgeAgentError) -> dict[str, str]:
-    """What is wrong, and what to do."""
-    return {"error": str(error), "hint": error.hint}
 
 
 def json_response(body: object, status: int = 200) -> Response:

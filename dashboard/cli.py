@@ -66,7 +66,7 @@ def _serve(settings: Settings) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     given = {
-        "agent.data_dir": None if options.data_dir is None else str(options.data_dir.absolute()),
+        "agent.data_dir": None if options.data_dir is None else str(options.data_dir),
         "dashboard.host": options.host,
         "dashboard.port": options.port,
         "dashboard.source": options.source,

@@ -1,5 +1,8 @@
 """The routes below /api/map: the only ones that change anything. For the role admin.
 
+Texts that people read have their Korean beside them (map_korean.py): `message_ko` of a problem,
+`error_ko` and `hint_ko`.
+
 What keeps others from acting in an admin's name: the guard refuses every unsafe request that does
 not come from our own origin, and a request with a body of another type than a form can send is
 never sent by a foreign page without asking first, which no answer here allows. Nothing is applied
@@ -26,8 +29,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dashboard.answers import JSON, Handler, WrongRequestError, answered, json_response
+from dashboard.answers import JSON, Handler, WrongRequestError, answered, json_response, told
 from dashboard.auth.users import User
+from dashboard.map_korean import problems_with_korean, state_with_korean, with_korean
 from dashboard.maps import Maps
 from edge_agent.address_map import FILE_BYTES_MAX
 from edge_agent.control_client import RefusedMapError
@@ -49,7 +53,8 @@ def map_routes(maps: Maps) -> list[Route]:
 
     async def state(request: Request) -> Response:
         known = request.query_params.get("known")
-        return json_response(await maps.state(None if known is None else _whole(known)))
+        found = await maps.state(None if known is None else _whole(known))
+        return json_response(state_with_korean(found))
 
     async def file(_: Request) -> Response:
         return _download(*await maps.file())
@@ -112,14 +117,19 @@ def _for_admins(handler: Handler) -> Handler:
             log.debug("the client left while it sent a map")
             return Response(None, 400)
 
-    return answered(answer)
+    return answered(answer, lambda error: with_korean(told(error), "error", "hint"))
 
 
 def _problems(error: RefusedMapError) -> dict[str, Any]:
     """Those of the rows by line, those of the whole file before them; ``count`` is that of all."""
     problems = sorted(error.problems, key=lambda problem: problem["line"] or 0)
     first, _, _ = str(error).partition("\n")
-    return {"error": first, "hint": error.hint, "problems": problems, "count": error.count}
+    return {
+        "error": first,
+        "hint": error.hint,
+        "problems": problems_with_korean(problems),
+        "count": error.count,
+    }
 
 
 def _check_body(request: Request, kind: str) -> None:

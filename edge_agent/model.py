@@ -139,11 +139,21 @@ class AddressSyntax(Protocol):
 
 
 def locate(syntax: type[AddressSyntax], conn: str, address: str, value_type: ValueType) -> Address:
-    """Locate an `address` cell's value on a valid connection. Raises ``ValueError``."""
+    """Locate an `address` cell's value on a valid connection.
+
+    Raises ``ValueError``, also if the value is wider than one request may be there.
+    """
     own: Callable[[str, str, ValueType], Address] | None = getattr(syntax, "locate", None)
     if own is not None:
-        return own(conn, address, value_type)
-    return syntax.parse_address(address, value_type)
+        found = own(conn, address, value_type)
+    else:
+        found = syntax.parse_address(address, value_type)
+    span_max = syntax.limits(conn, found.area).span_max
+    if found.width > span_max:
+        raise ValueError(
+            f"{value_type} takes {found.width} cells, but {conn} allows {span_max} a request"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edge_agent.errors import ConfigError
 from edge_agent.model import Address, AddressSyntax, Limits, Tag, locate
 
 
@@ -59,8 +58,8 @@ def plan(
     """Plan the scans of a valid map's tags.
 
     ``syntax`` gives a protocol's address syntax by name. Connections come in map order. Raises
-    ``ValueError`` if a tag's address is not valid, which `address_map` has checked before, and
-    ``ConfigError`` if a value is wider than one request may be on its connection.
+    ``ValueError`` if a tag's address is not valid on its connection, which `address_map` has
+    checked before.
     """
     by_connection: dict[tuple[str, str], list[Tag]] = defaultdict(list)
     for tag in tags:
@@ -93,12 +92,6 @@ def _merge(
 ) -> list[Block]:
     """Cover the members' cells with as few blocks as the limits allow, in address order."""
     members = sorted(members, key=lambda member: (member[0].offset, member[0].width))
-    for address, tag in members:
-        if address.width > limits.span_max:
-            raise ConfigError(
-                f"{tag.device}/{tag.tag}: {tag.type} at {tag.address} takes {address.width} cells,"
-                f" but {tag.conn} allows {limits.span_max} a request"
-            )
     blocks: list[Block] = []
     taken: list[tuple[Address, Tag]] = []
     start = end = 0

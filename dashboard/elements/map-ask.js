@@ -1,17 +1,26 @@
 // Questions to the routes below /api/map, and what is refused.
 
-import { say } from "./words.js";
+import { say, told } from "./words.js";
 
 const TIMEOUT_MS = 10000;
 export const UPLOAD_TIMEOUT_MS = 120000; // 16 MB over a slow line, and the plan of it
 
-/** Something that was not done: why, what to do, and the answer's status (0: nobody answered). */
+/** Something that was not done: why, and the answer's status and body (0: nobody answered). */
 export class Refused extends Error {
-  constructor(status, message, hint = "", body = {}) {
+  constructor(status, message, body = {}) {
     super(message);
     this.status = status;
-    this.hint = hint;
     this.body = body;
+  }
+
+  /** Why, in the page's language. */
+  get why() {
+    return told(this.body, "error") ?? this.message;
+  }
+
+  /** What to do, in the page's language; or nothing. */
+  get hint() {
+    return told(this.body, "hint") ?? "";
   }
 }
 
@@ -26,7 +35,7 @@ export async function ask(path, { timeoutMs = TIMEOUT_MS, ...options } = {}) {
     throw new Refused(0, say("no_answer"));
   }
   if (response.status === 401) location.reload(); // the session is over: it leads to the login
-  if (!response.ok) throw new Refused(response.status, body.error ?? response.statusText, body.hint, body);
+  if (!response.ok) throw new Refused(response.status, response.statusText, body);
   return body;
 }
 

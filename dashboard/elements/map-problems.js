@@ -2,7 +2,7 @@
 
 import { h } from "./base.js";
 import { count } from "./units.js";
-import { say } from "./words.js";
+import { say, told } from "./words.js";
 
 const MARGIN = 1; // lines before and after
 
@@ -37,7 +37,8 @@ function rowsOf(problems, text) {
   });
 }
 
-function problemRow({ line, column, value, message }) {
+function problemRow(problem) {
+  const { line, column, value } = problem;
   const plain = { "data-tone": "plain" };
   return h(
     "tr",
@@ -45,7 +46,7 @@ function problemRow({ line, column, value, message }) {
     h("th.number", { scope: "row" }, line === null ? say("whole_file") : String(line)),
     h("td", plain, column ?? ""),
     h("td.value", plain, value ?? ""),
-    h("td.sentence", plain, message),
+    h("td.sentence", plain, told(problem, "message")),
   );
 }
 

@@ -4,7 +4,7 @@ import { h, setText } from "./base.js";
 import { problemsPanel } from "./map-problems.js";
 import { Figures } from "./tables.js";
 import { count, when } from "./units.js";
-import { say } from "./words.js";
+import { say, told } from "./words.js";
 
 const HASH_SHOWN = 12;
 
@@ -41,14 +41,14 @@ export class Running {
   /** Only another trouble is drawn anew: who reads it must not lose their place. */
   #tell(state) {
     this.trouble.hidden = !state?.error;
-    const told = JSON.stringify([state?.error, state?.problems, document.documentElement.lang]);
-    if (told === this.told) return;
-    this.told = told;
+    const drawn = JSON.stringify([state?.error, state?.problems, document.documentElement.lang]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
     if (!state?.error) return this.trouble.replaceChildren();
     const total = state.problems.length;
     this.trouble.replaceChildren(
       h("h2", {}, say("file_differs")),
-      h("p", {}, state.error),
+      h("p", {}, told(state, "error")),
       h("p.hint", {}, say("file_differs_since", when(state.error_since_ms))),
       total ? problemsPanel("file-problems", state.problems, total) : "",
     );

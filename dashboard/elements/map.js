@@ -227,7 +227,7 @@ class AddressMap extends Drawn {
     if (trouble) {
       const [title, why, hint] = this.away.children;
       setText(title, say(isForbidden ? "for_admins" : "map_away"));
-      setText(why, trouble.message);
+      setText(why, trouble.why);
       said(hint, asCommand(trouble.hint));
     }
     this.running.update(state, versions);
@@ -268,9 +268,9 @@ class AddressMap extends Drawn {
 
     failed: ({ error, again }) => {
       const hint = h("p.hint");
-      said(hint, asCommand(error.hint) ?? "");
+      said(hint, asCommand(error.hint));
       const retry = again ? h("button.button.primary", { type: "button", onclick: again }, say("again")) : null;
-      return { title: say("not_possible"), level: "alarm", parts: [h("p", {}, error.message), hint, buttons(retry, this.#close())] };
+      return { title: say("not_possible"), level: "alarm", parts: [h("p", {}, error.why), hint, buttons(retry, this.#close())] };
     },
 
     plan: (outcome) => this.#drawPlan(outcome),

@@ -12,9 +12,11 @@ export function said(node, text) {
   node.replaceChildren(...parts.map((part, place) => (place % 2 ? h("code", {}, part) : part)));
 }
 
-/** A hint whose first part is a command: "systemctl status x; what else to know". */
+const COMMAND = /^(edge-|systemctl )/;
+
+/** A hint; its first part may be a command: "systemctl status x; what else to know". */
 export function asCommand(hint) {
-  if (!hint || hint.includes("`")) return hint;
+  if (!hint || hint.includes("`") || !COMMAND.test(hint)) return hint;
   const [command, ...rest] = hint.split("; ");
   return [`\`${command}\``, ...rest].join("; ");
 }

@@ -60,6 +60,9 @@ export function say(word, value) {
   return value === undefined ? text : text.replace("{}", value);
 }
 
+/** A text that the server tells: its Korean stands beside it as `{name}_ko`, or null. */
+export const told = (body, name) => (column() === 0 && body[`${name}_ko`]) || body[name];
+
 /** More texts, of a page's own. */
 export const addWords = (words) => Object.assign(WORDS, words);
 

@@ -10,40 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dashboard.live.feed import Feed
 from dashboard.live.plant import Device, Layout, Look
+from edge_agent.cards_file import Card, CardsError, CardsProblem, read_cards, unknown_names
 from edge_agent.errors import ConfigError
-from edge_agent.yaml_text import load_yaml, read_text
+from edge_agent.yaml_text import load_with_lines, read_text
 
 log = logging.getLogger(__name__)
 
-TITLE_CHARS_MAX: Final = 200
-"""More than a card has room for; a name of the map has at most 128."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What the file says of one device; None and "" leave it as it would be without the file."""
-
-    title: str = ""
-    main: str | None = None
-    lo: float | None = None
-    hi: float | None = None
+PROBLEMS_TOLD_MAX: Final = 10
+"""Lines in the log about one file; `edge-agent generate` tells them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """The file's cards by site/device, in its order. Files with one ``name`` are the same."""
+    """The file's cards by site/device, in its order. Files with one ``name`` are the same.
+
+    ``problems`` are what is wrong in the file, and left aside.
+    """
 
     name: str
     cards: Mapping[str, Card]
+    problems: tuple[CardsProblem, ...] = ()
 
 
 NONE: Final = Cards("", {})
@@ -51,13 +45,15 @@ NONE: Final = Cards("", {})
 
 
 def parse_cards(text: str, where: str) -> Cards:
-    """The cards that a text describes. Raises ``ConfigError``; ``where`` names the file in it."""
-    document = load_yaml(text, where)
-    found = document.get("cards") if isinstance(document, dict) else None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{where} has no mapping `cards`; edge-agent generate makes one")
-    cards = {str(key): _card(card) for key, card in found.items()}
-    return Cards(sha256(text.encode()).hexdigest()[:16], cards)
+    """The cards that a text describes, as far as they can be understood.
+
+    Raises ``ConfigError`` where none can; ``where`` names the file in it.
+    """
+    document = load_with_lines(text, where)
+    found = read_cards(document)
+    if not isinstance(document, Mapping) or not isinstance(document.get("cards"), Mapping):
+        raise CardsError(where, found.problems)
+    return Cards(sha256(text.encode()).hexdigest()[:16], found.cards, found.problems)
 
 
 def arrange(layout: Layout, cards: Cards) -> Layout:
@@ -82,8 +78,10 @@ class ArrangedFeed:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._cards = NONE
-        self._problem: str | None = None
+        self._refused: str | None = None
+        self._told: Sequence[str] = ()
         self._arranged: tuple[Layout, Cards, Layout] | None = None
+        self._wrong: Sequence[str] = ()
 
     async def look(self) -> Look:
         """One look. Raises ``TransientError`` as the feed does."""
@@ -93,6 +91,8 @@ class ArrangedFeed:
             self._arranged[0] is not look.layout or self._arranged[1] is not self._cards
         ):
             self._arranged = (look.layout, self._cards, arrange(look.layout, self._cards))
+            self._wrong = _wrong(look.layout, self._cards, self._path)
+        self._tell()
         return replace(look, layout=self._arranged[2])
 
     async def _follow(self) -> None:
@@ -105,48 +105,40 @@ class ArrangedFeed:
             self._stamp = stamp
             self._cards = await asyncio.to_thread(self._read)
         except ConfigError as error:
-            self._tell(str(error))
+            self._refused = str(error)
         except OSError as error:
             self._stamp = None
-            self._tell(f"{self._path} can't be read: {error.strerror}")
+            self._refused = f"{self._path} can't be read: {error.strerror}"
         else:
-            self._tell(None)
+            self._refused = None
 
     def _read(self) -> Cards:
         return parse_cards(read_text(self._path), str(self._path))
 
-    def _tell(self, problem: str | None) -> None:
+    def _tell(self) -> None:
         """A warning for each problem, once."""
-        if problem is not None and problem != self._problem:
-            log.warning("cards: %s", problem)
-        elif problem is None and self._problem is not None:
+        problems = self._wrong if self._refused is None else [self._refused]
+        for problem in problems:
+            if problem not in self._told:
+                log.warning("cards: %s", problem)
+        if self._told and not problems:
             log.info("cards: back")
-        self._problem = problem
+        self._told = problems
 
 
 def _key(device: Device) -> str:
     return f"{device.site}/{device.device}"
 
 
-def _card(found: Any) -> Card:
-    """One card, as far as it can be understood."""
-    if not isinstance(found, dict):
-        return Card()
-    title, main, gauge = found.get("title"), found.get("main"), found.get("gauge")
-    if not isinstance(gauge, dict):
-        gauge = {}
-    return Card(
-        title=str(title)[:TITLE_CHARS_MAX] if title is not None else "",
-        main=str(main) if main is not None else None,
-        lo=_number(gauge.get("lo")),
-        hi=_number(gauge.get("hi")),
-    )
-
-
-def _number(found: Any) -> float | None:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        return None
-    return float(found)
+def _wrong(layout: Layout, cards: Cards, path: Path) -> list[str]:
+    """What is wrong in the file, and main tags that devices of the layout have not got."""
+    tags = {_key(one): {layout.tags[p].key.tag for p in one.positions} for one in layout.devices}
+    known = {key: card for key, card in cards.cards.items() if key in tags}
+    found = [*cards.problems, *unknown_names(known, tags)]
+    lines = [f"{path}, {problem}" for problem in found[:PROBLEMS_TOLD_MAX]]
+    if len(found) > PROBLEMS_TOLD_MAX:
+        lines.append(f"{path}: {len(found) - PROBLEMS_TOLD_MAX} problems more")
+    return lines
 
 
 def _with_card(device: Device, card: Card | None, layout: Layout) -> Device:

@@ -109,7 +109,8 @@ _NOT_IN_NAMES = re.compile(
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _POINT_GROUPS = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{3})+,[0-9]+")  # 1.234,5
-_COMMA_GROUPS = re.compile(r"[+-]?[0-9]{1,3}((,[0-9]{3})+\.[0-9]+|(,[0-9]{3}){2,})")  # 1,234.5
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}((,[0-9]{3})+\.[0-9]+|(,[0-9]{3}){2,})")  # 1,234.5
+_ONE_GROUP = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,200: grouped, or a decimal comma
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # 0,1
 _WITH_UNIT = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*[^\W\d]{1,4}")  # 500ms
 
@@ -184,12 +185,17 @@ def whole(cell: str) -> int:
 
 
 def _likely(cell: str, wanted: re.Pattern[str]) -> str:
-    """The number that was most likely meant, as advice."""
+    """The number that was most likely meant, as advice; both where a comma may mean two things."""
     plain = unicodedata.normalize("NFKC", cell).strip().replace("−", "-")
     if _POINT_GROUPS.fullmatch(plain):
         plain = plain.replace(".", "").replace(",", ".")
     elif _COMMA_GROUPS.fullmatch(plain):
         plain = plain.replace(",", "")
+    elif _ONE_GROUP.fullmatch(plain):
+        grouped, decimal = plain.replace(",", ""), f"{float(plain.replace(',', '.')):g}"
+        if wanted is _WHOLE:
+            return f"; write {grouped}"
+        return f"; write {grouped}, or {decimal} if the comma is a decimal sign"
     elif _DECIMAL_COMMA.fullmatch(plain):
         plain = plain.replace(",", ".")
     elif with_unit := _WITH_UNIT.fullmatch(plain):

@@ -51,7 +51,11 @@ class MapError(ConfigError):
 
 
 class UnreadableFileError(Exception):
-    """The file as a whole is no table. Raised and caught inside this package only."""
+    """The file as a whole is no table.
+
+    `table.read` and `workbook.read_rows` raise it, for those who read a table themselves; who loads
+    a map gets a ``MapError``.
+    """
 
     def __init__(self, message: str, *, line: int | None = None) -> None:
         super().__init__(message)

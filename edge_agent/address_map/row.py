@@ -132,8 +132,9 @@ class RowModel(BaseModel):
     def _hi_above_lo(cls, hi: float | None, info: ValidationInfo) -> float | None:
         lo = info.data.get("lo")
         if hi is not None and lo is not None and hi <= lo:
-            advice = "; exchange the two" if hi < lo else ""
-            raise ValueError(f"not above lo, which is {lo:.12g}{advice}")
+            if hi < lo:
+                raise ValueError(f"not above lo, which is {lo:.12g}; exchange the two")
+            raise ValueError(f"not above lo, which is {lo:.12g}")
         return hi
 
     @field_validator("byte_order", mode="before")

@@ -17,12 +17,20 @@ from itertools import islice
 from edge_agent.address_map import workbook
 from edge_agent.address_map.columns import COLUMNS, REQUIRED_COLUMNS
 from edge_agent.address_map.problems import Problem, UnreadableFileError, shown
+from edge_agent.address_map.split import is_split
 
 DELIMITERS = (",", ";", "\t")
 """Excel writes a comma; where that is the decimal sign, a semicolon; as "Unicode Text", a tab."""
 
 NAME_LIKENESS_MIN = 0.6
 """From here on difflib finds the column that a misspelt name means, and seldom a wrong one."""
+
+HEADER_ROWS_MAX = 20
+"""How far down a header is looked for: below a title, who wrote it, a legend."""
+
+HEADER_NAMES_MIN = 4
+"""So many columns a header names that does not stand at the top. A title or a row of data may hold
+a word or two that are names of columns."""
 
 NULL_BYTES_SHARE_MAX = 0.1
 """Text has none; a damaged line has some, which its cells report; UTF-16 has one in two bytes."""
@@ -37,6 +45,7 @@ _BYTE_ORDER_MARKS = {
 _BLANK = " \t\r\n\v\f\xa0\u3000,;"
 _SEPARATOR_HINT = re.compile(r'"?sep=([,;\t])"?\s*')
 _LINE_END = re.compile(r"\r\n?|\n")
+_COLUMNS = frozenset(COLUMNS)
 _HEADER = f"the first line must name the columns: {','.join(REQUIRED_COLUMNS)}"
 _SAVE_AS = "in Excel, save it as 'CSV UTF-8 (Comma delimited) (*.csv)'"
 
@@ -124,13 +133,21 @@ def _read_csv(text: str) -> Table:
     lines = list(io.StringIO(text, newline=""))
     first, delimiter = _dialect(lines)
     records, problems = _records(lines, first, delimiter)
-    table = _table(records, problems)
-    width = len(_without_empty_end(records[0].cells)) if records else 0
-    for record in records[1:] if table.index else ():
-        if len(record.cells) < width or len(_without_empty_end(record.cells)) > width:
-            table.problems.append(_wrong_length(record, width, delimiter))
-        else:
-            table.rows.append(record)
+    at = _header_at(records)
+    table = _table(records, at, problems)
+    if table.index:
+        names = _names(records[at])
+        columns_max = len(records[at].cells)
+        for record in records[at + 1 :]:
+            count = len(record.cells)
+            if (
+                count < len(names)
+                or (count > len(names) and len(_without_empty_end(record.cells)) > len(names))
+                or (count > columns_max and delimiter == "," and is_split(record.cells, names))
+            ):
+                table.problems.append(_wrong_length(record, names, delimiter))
+            else:
+                table.rows.append(record)
     return table
 
 
@@ -138,11 +155,11 @@ def _dialect(lines: Sequence[str]) -> tuple[int, str]:
     """Index of the first line that counts, and the delimiter: the one that finds most columns."""
     if lines and (hint := _SEPARATOR_HINT.fullmatch(lines[0])):
         return 1, hint[1]
-    header = next((line for line in lines if line.strip(_BLANK)), "")
+    heads = list(islice((line for line in lines if line.strip(_BLANK)), HEADER_ROWS_MAX))
 
     def columns_found(delimiter: str) -> tuple[int, int]:
-        names = [name.strip(' "\r\n').lower() for name in header.split(delimiter)]
-        return len(set(names) & set(COLUMNS)), len(names)
+        rows = [[name.strip(' "\r\n') for name in line.split(delimiter)] for line in heads]
+        return max(((_columns_in(names), len(names)) for names in rows), default=(0, 0))
 
     return 0, max(DELIMITERS, key=columns_found)
 
@@ -185,68 +202,130 @@ def _quote_problem(error: csv.Error) -> str:
     )
 
 
-def _wrong_length(record: Row, width: int, delimiter: str) -> Problem:
-    found = f"the row has {len(record.cells)} cells, the header has {width}"
-    if len(record.cells) < width:
+def _wrong_length(record: Row, names: Sequence[str], delimiter: str) -> Problem:
+    count, width = len(record.cells), len(names)
+    beyond = shown(delimiter.join(cell.strip() for cell in record.cells[width:] if cell.strip()))
+    if count < width:
         advice = f"an empty cell needs its separator {delimiter!r} too"
+    elif delimiter == "," and is_split(record.cells, names):
+        advice = (
+            "a comma within a number splits its cell in two: write 0.1 or 1200, and put text with"
+            " commas in quotes"
+        )
     elif delimiter == ",":
         advice = (
-            "a decimal comma splits a cell in two: write 0.1, and put text with commas in quotes"
+            f"no column name stands above {beyond!r}; delete it, or move it to a column"
+            " description; text with commas stands in quotes"
         )
     else:
-        advice = "every cell needs a column name above it"
-    return Problem(record.line, None, shown(delimiter.join(record.cells)), f"{found}; {advice}")
+        advice = (
+            f"no column name stands above {beyond!r}; delete it, or move it to a column description"
+        )
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    message = f"the row has {cells}, the header has {width}; {advice}"
+    return Problem(record.line, None, shown(delimiter.join(record.cells)), message)
 
 
 def _read_workbook(data: bytes) -> Table:
-    rows = list(workbook.numbered(workbook.read_rows(data)))
-    header = [Row(number, workbook.texts(values)[0]) for number, values in rows[:1]]
-    table = _table(header, [])
+    sheet = workbook.read_sheet(data)
+    rows = list(workbook.numbered(sheet.rows, sheet.valueless))
+    heads = [Row(number, workbook.texts(values)[0]) for number, values in rows[:HEADER_ROWS_MAX]]
+    at = _header_at(heads)
+    if not heads or _columns_in(heads[at].cells) < HEADER_NAMES_MIN:
+        elsewhere = _header_elsewhere(data, heads)
+        if elsewhere is not None:
+            return Table(problems=[elsewhere])
+    table = _table(heads, at, [])
     if table.index:
-        names = [name.strip() for name in _without_empty_end(header[0].cells)]
-        for number, values in rows[1:]:
+        names = _names(heads[at])
+        for number, values in rows[at + 1 :]:
             cells, unreadable = workbook.texts(values, names)
             if len(_without_empty_end(cells)) > len(names):
-                table.problems.append(_wrong_length(Row(number, cells), len(names), "\t"))
+                table.problems.append(_wrong_length(Row(number, cells), names, "\t"))
                 continue
             cells += [""] * (len(names) - len(cells))  # the file stores no empty end
+            if number in sheet.valueless:
+                unreadable |= sheet.valueless[number]
             table.rows.append(Row(number, cells, unreadable))
     return table
 
 
-def _table(records: Sequence[Row], problems: list[Problem]) -> Table:
-    """A table without rows yet. Its index stays empty if there is no header to go by."""
+def _header_elsewhere(data: bytes, heads: Sequence[Row]) -> Problem | None:
+    """Another sheet has the header that the first one lacks."""
+    try:
+        sheets = workbook.other_sheets(data, HEADER_ROWS_MAX)
+    except UnreadableFileError:  # none that could be moved to the front
+        return None
+    line, found = (heads[0].line, _shown_row(heads[0])) if heads else (None, None)
+    for title, rows in sheets:
+        if any(_columns_in(workbook.texts(values)[0]) >= HEADER_NAMES_MIN for values in rows):
+            message = (
+                f"the first sheet has no header, and sheet {shown(title)!r} has one; move that"
+                " sheet before all others, hidden ones too"
+            )
+            return Problem(line, None, found, message)
+    return None
+
+
+def _columns_in(cells: Sequence[str]) -> int:
+    """How many columns a row names. Capitals don't matter: no two columns differ by them alone."""
+    return len(_COLUMNS.intersection([cell.strip().lower() for cell in cells]))
+
+
+def _header_at(records: Sequence[Row]) -> int:
+    """Index of the header: the first record, unless one below it is a header and it is not."""
+    heads = [_columns_in(record.cells) for record in records[:HEADER_ROWS_MAX]] or [0]
+    at = heads.index(max(heads))
+    return at if heads[at] >= HEADER_NAMES_MIN else 0
+
+
+def _names(header: Row) -> list[str]:
+    return [name.strip().lower() for name in _without_empty_end(header.cells)]
+
+
+def _shown_row(record: Row) -> str:
+    return shown(", ".join(cell.strip() for cell in _without_empty_end(record.cells)))
+
+
+def _table(records: Sequence[Row], at: int, problems: list[Problem]) -> Table:
+    """A table without rows yet; the header is ``records[at]``.
+
+    Its index stays empty if there is no header to go by.
+    """
     table = Table(problems=problems)
     if not records:
         if not problems:
             problems.append(Problem(None, None, None, f"the file is empty; {_HEADER}"))
         return table
-    header = records[0]
-    names = [name.strip() for name in _without_empty_end(header.cells)]
-    if not set(names) & set(COLUMNS):
+    header = records[at]
+    found = _shown_row(records[0])
+    if not _columns_in(header.cells):
         if not any(problem.line and problem.line < header.line for problem in problems):
-            found = shown(", ".join(names))
             problems.append(Problem(header.line, None, found, f"this is no header; {_HEADER}"))
         return table
-    for position, name in enumerate(names):
+    if at:
+        message = f"the header stands in line {header.line}; delete the lines above it"
+        problems.append(Problem(records[0].line, None, found, message))
+    for position, name in enumerate(_names(header)):
         if name in table.index:
-            message = f"the column stands twice, as number {table.index[name] + 1} and"
-            problems.append(
-                Problem(header.line, name, None, f"{message} {position + 1}; delete one of them")
-            )
+            first, second = table.index[name] + 1, position + 1
+            message = f"the column stands twice, as number {first} and {second}; delete one of them"
+            problems.append(Problem(header.line, header.cells[position].strip(), None, message))
         elif name in COLUMNS:
             table.index[name] = position
-    _check_names(header.line, names, table)
+    _check_names(header, table)
     return table
 
 
-def _check_names(line: int, names: Sequence[str], table: Table) -> None:
+def _check_names(header: Row, table: Table) -> None:
     """Report unknown and missing columns; a misspelt one is not reported as missing too."""
     known = f"known columns: {', '.join(COLUMNS)}"
     # A column that stands there already can't be the one that a misspelt name means.
     absent = [name for name in COLUMNS if name not in table.index]
-    for position, name in enumerate(names, start=1):
-        if name in COLUMNS:
+    line = header.line
+    for position, cell in enumerate(_without_empty_end(header.cells), start=1):
+        name = cell.strip()
+        if name.lower() in COLUMNS:
             continue
         if not name:
             message = f"column number {position} has no name; name it or delete it; {known}"

@@ -24,6 +24,8 @@ REGISTER_BITS: Final = 16
 
 BIT_AREAS: Final = frozenset({"coil", "discrete"})
 REGISTER_AREAS: Final = frozenset({"input", "holding"})
+PREFIXES: Final = {"coil": "co", "discrete": "di", "input": "ir", "holding": "hr"}
+"""How an address says its area, as in ``hr:0``."""
 
 GAP_OVERLAP: Final = -1
 """A ``gap_max`` under which only tags that share a cell share a request, as bits of a register."""
@@ -247,7 +249,7 @@ def _parse_option(name: str, text: str) -> object:
     return int(text)
 
 
-_PREFIXES: Final = {"co": "coil", "di": "discrete", "ir": "input", "hr": "holding"}
+_AREAS: Final = {prefix: area for area, prefix in PREFIXES.items()}
 _DIGITS: Final = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 
 _ADDRESS: Final = re.compile(
@@ -269,7 +271,7 @@ def parse_address(address: str, value_type: ValueType, *, zero_based: bool = Fal
     if match is None:
         raise ValueError(f"{address!r} is not a Modbus address; {_expected(zero_based)}")
     first = 0 if match["prefix"] or zero_based else 1
-    area = _PREFIXES[match["prefix"]] if match["prefix"] else _DIGITS[match["digit"]]
+    area = _AREAS[match["prefix"]] if match["prefix"] else _DIGITS[match["digit"]]
     offset = int(match["offset"] or match["number"]) - first
     if not 0 <= offset < CELLS:
         raise ValueError(f"{address!r} is out of range; {_range(match['digit'], first, offset)}")
@@ -298,7 +300,7 @@ def _range(digit: str | None, first: int, offset: int) -> str:
         return f"allowed: {first} to {last} in each area"
     text = f"allowed: {digit}{first:04} to {digit}9999, {digit}{first:05} to {digit}{last:05}"
     if offset < 0:
-        text += f"; where {digit}0000 is the first, `conn` needs ?zero_based=true"
+        return f"{text}; where {digit}0000 is the first, `conn` needs ?zero_based=true"
     return text
 
 

@@ -197,6 +197,36 @@ def test_a_wrong_map_is_shown_with_every_place(plant: Plant, open_page: OpenPage
     expect(page.locator(".outcome")).to_be_hidden()
 
 
+def test_problems_are_korean_on_the_korean_page(plant: Plant, open_page: OpenPage) -> None:
+    """Each problem's sentence follows the page's language, at once; places and values stay."""
+    page = open_page(f"{plant.dashboard.url}map/", errors=True)
+    choose(page, wrong_map(plant), "틀린 맵.csv")
+    outcome(page, "wrong")
+    rows = page.locator("#upload-problems tbody tr:not(.excerpt)")
+    expect(rows).to_have_count(3)
+    korean = "200보다 작습니다. 허용: 200~86400000의 정수(밀리초)"
+    expect(rows.last.locator("th, td")).to_have_text(["6", "period_ms", "7", korean])
+    expect(rows.first).to_contain_text("알 수 없는 데이터 형식입니다. 이렇게 쓰세요: INT16")
+    page.get_by_role("button", name="English로 보기").click()
+    expect(rows.last).to_contain_text("below 200; allowed: a whole number of milliseconds")
+    page.get_by_role("button", name="한국어로 보기").click()
+    expect(rows.last).to_contain_text(korean)
+
+
+def test_a_wrong_file_is_told_in_korean(plant: Plant, open_page: OpenPage) -> None:
+    """Why the file on the disk is not what runs: in one sentence, and each problem of it."""
+    page = open_page(f"{plant.dashboard.url}map/", errors=True)
+    plant.map_path.write_bytes(wrong_map(plant))
+    trouble = page.locator(".running .problems")
+    expect(trouble.locator("p").first).to_contain_text(
+        f"{plant.map_path}: 2행, type 열, 'INT17': 알 수 없는 데이터 형식입니다."
+    )
+    expect(trouble.locator("p").first).to_contain_text("(외 2건: edge-agent check --map ")
+    expect(trouble.locator("tbody tr").last).to_contain_text("200보다 작습니다")
+    page.get_by_role("button", name="English로 보기").click()
+    expect(trouble.locator("p").first).to_contain_text("not a type; write INT16")
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
@@ -463,6 +493,23 @@ def test_the_agent_goes_away(plant: Plant, open_page: OpenPage) -> None:
     expect(page.get_by_role("button", name="Choose a file")).to_be_visible()
 
 
+def test_refusals_are_korean_on_the_korean_page(plant: Plant, open_page: OpenPage) -> None:
+    """The reason, and what to do, with the command in it as a command."""
+    page = open_page(f"{plant.dashboard.url}map/", errors=True)
+    expect(page.get_by_role("button", name="파일 선택")).to_be_visible()
+    plant.agent.stop()
+    try:
+        away = page.locator(".away")
+        expect(away).to_contain_text(f"실행 중인 에이전트가 없습니다: {plant.agent.data_dir}")
+        expect(away.locator(".hint")).to_contain_text("같은 데이터 폴더를 지정해야 합니다")
+        expect(away.locator(".hint code")).to_have_text("systemctl status edge-agent")
+        page.get_by_role("button", name="English로 보기").click()
+        expect(away).to_contain_text(f"no agent runs on {plant.agent.data_dir}")
+    finally:
+        plant.agent.start()
+    expect(away).to_be_hidden()
+
+
 def test_a_file_that_can_not_be_written(plant: Plant, open_page: OpenPage, tmp_path: Path) -> None:
     """The agent's reason is shown with its hint, and the plan can be tried again."""
     lost = tmp_path / "gone"
@@ -476,6 +523,7 @@ def test_a_file_that_can_not_be_written(plant: Plant, open_page: OpenPage, tmp_p
         outcome(page, "failed")
         expect(page.locator(".outcome")).to_contain_text("can't be written")
         expect(page.locator(".outcome")).to_contain_text("the right to write the file")
+        expect(page.locator(".outcome code")).to_have_count(0)
     finally:
         plant.map_path.rmdir()
         lost.rename(plant.map_path)

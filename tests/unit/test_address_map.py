@@ -330,7 +330,8 @@ def test_workbook_cells_that_excel_has_changed(tmp_path: Path) -> None:
         ),
         (
             f"line 3, {chr(9).join(VALUES.values())[:79] + '…'!r}: the row has 16 cells, the"
-            " header has 15; every cell needs a column name above it"
+            " header has 15; no column name stands above 'beyond'; delete it, or move it to a"
+            " column description"
         ),
     ]
 
@@ -506,6 +507,28 @@ CELLS = [
     ("scale", "1.234,5", "not a number with a decimal point; write 1234.5"),
     ("scale", "1,234.5", "not a number with a decimal point; write 1234.5"),
     ("scale", "1,234,567", "not a number with a decimal point; write 1234567"),
+    ("scale", "1,200,000", "not a number with a decimal point; write 1200000"),
+    ("scale", "1,200.0", "not a number with a decimal point; write 1200.0"),
+    ("scale", "0,125", "not a number with a decimal point; write 0.125"),
+    ("scale", "12,34", "not a number with a decimal point; write 12.34"),
+    ("scale", "0,200.5", "not a number with a decimal point"),
+    *(
+        (
+            column,
+            cell,
+            f"not a number with a decimal point; write {both} if the comma is a decimal sign",
+        )
+        for column, cell, both in (
+            ("hi", "1,200", "1200, or 1.2"),
+            ("lo", "-1,200", "-1200, or -1.2"),
+            ("scale", "1,000", "1000, or 1"),
+            ("offset", "123,456", "123456, or 123.456"),
+            ("deadband", " 1,200 ", "1200, or 1.2"),
+        )
+    ),
+    ("period_ms", "1,200", "not a whole number; write 1200"),
+    ("period_ms", "1,200,000", "not a whole number; write 1200000"),
+    ("period_ms", "0,125", "not a whole number"),
     ("scale", "−5", "not a number with a decimal point; write -5"),
     ("scale", "0.1bar", "not a number with a decimal point; write 0.1"),
     ("scale", "1_000", "not a number with a decimal point"),
@@ -641,8 +664,8 @@ def test_row_length(put: Write) -> None:
     found = problems(put("\n".join(content)))
     assert found[0].startswith("line 2, 'A1,L1,PUMP01,PRESS,modbus,")
     assert found[0].endswith(
-        ": the row has 16 cells, the header has 15; a decimal comma splits a cell in two: write"
-        " 0.1, and put text with commas in quotes"
+        ": the row has 16 cells, the header has 15; a comma within a number splits its cell in"
+        " two: write 0.1 or 1200, and put text with commas in quotes"
     )
     assert found[1] == (
         "line 3, 'A1,L1,PUMP01': the row has 3 cells, the header has 15; an empty cell needs its"
@@ -650,7 +673,10 @@ def test_row_length(put: Write) -> None:
     )
     assert found[2].startswith("line 4, column type, 'X'")
     semicolons = text(NO_CHANGE, delimiter=";").rstrip() + ";x"
-    assert problems(put(semicolons))[0].endswith("every cell needs a column name above it")
+    assert problems(put(semicolons))[0].endswith(
+        "no column name stands above 'x'; delete it, or move it to a column description"
+    )
+    assert ": the row has 1 cell, the header has 15; " in problems(put(text(NO_CHANGE) + "A1\n"))[0]
 
 
 def test_quotes_that_do_not_pair_up(put: Write) -> None:
@@ -851,7 +877,7 @@ def test_documentation_shows_real_output(put: Write) -> None:
     assert len(load(put(example), protocols.load).tags) == 2
     real = {file.read_text(encoding="utf-8") for file in ROOT.glob("tests/testcases/*/error.txt")}
     listings = [block for kind, block in blocks if not kind and block.startswith("line ")]
-    assert len(listings) == 4
+    assert len(listings) == 5
     assert set(listings) <= real
 
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import openpyxl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpyxl.utils.cell import get_column_letter
 
 from edge_agent.address_map import (
     COLUMNS,
@@ -133,6 +134,36 @@ def test_any_cells(header: list[str], rows: list[list[str]], delimiter: str) -> 
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter).writerows([header, *rows])
     load_bytes(out.getvalue().encode("utf-8", "replace"))
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> str:
+    """Some cells in a rectangle, as `A1:B2`."""
+    columns, rows = (sorted(draw(st.tuples(st.integers(1, n), st.integers(1, n)))) for n in (20, 8))
+    letters = [get_column_letter(column) for column in columns]
+    return f"{letters[0]}{rows[0]}:{letters[1]}{rows[1]}"
+
+
+@slow_is_fine
+@given(
+    above=st.lists(st.lists(st.sampled_from(["Unit", "pumps", ""]), max_size=3), max_size=3),
+    rows=st.lists(st.sampled_from([[*VALUES.values()], ["=A1"] * 15, ["=1"], ["A1"] * 17, []])),
+    merged=st.lists(ranges(), max_size=3),
+    sheet=st.sampled_from([0, 1]),
+)
+def test_any_workbook(
+    above: list[list[str]], rows: list[list[str]], merged: list[str], sheet: int
+) -> None:
+    """Titles, formulas without values, merged cells that overlap, a cover: a map or problems."""
+    book = openpyxl.Workbook()
+    book.create_sheet("second")
+    for cells in (*above, [*REQUIRED_COLUMNS], *rows):
+        book.worksheets[sheet].append(cells)
+    for cells_merged in merged:
+        book.worksheets[0].merge_cells(cells_merged)
+    out = io.BytesIO()
+    book.save(out)
+    load_bytes(out.getvalue())
 
 
 @slow_is_fine

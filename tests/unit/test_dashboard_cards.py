@@ -121,19 +121,61 @@ async def test_the_file_is_followed(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         assert await first(None) == "FAN02"
         assert await first(None) == "FAN02"
-        assert await first("cards: {A1/TANK07: {}}") == "TANK07"
-        assert await first("cards: {A1/PUMP01: {}}") == "PUMP01"
+        assert await first("version: 1\ncards: {A1/TANK07: {}}") == "TANK07"
+        assert await first("version: 1\ncards: {A1/PUMP01: {}}") == "PUMP01"
         assert await first("cards: {") == "PUMP01"
         assert await first(None) == "PUMP01"
-        assert await first("cards: {A1/TANK07: {}}") == "TANK07"
+        assert await first("version: 1\ncards: {A1/TANK07: {}}") == "TANK07"
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"] * 2
     assert "No such file" in caplog.text
     assert len(set(seen)) == 3
 
 
+async def test_what_is_wrong_is_told_and_the_rest_shows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the rules of `edge-agent generate`, once, each with its line; a tag that is not there."""
+    path = tmp_path / "dashboard.yaml"
+    path.write_text(
+        "version: 1\ncards:\n  A1/TANK07: {title: 3, colour: red, main: NOPE}\n"
+        "  A1/PUMP01: {title: Main, gauge: {lo: 9, hi: 1}}\n  A1/XX: 5\n"
+    )
+    feed = ArrangedFeed(KeptFeed(), path)
+    with caplog.at_level(logging.INFO):
+        devices = (await feed.look()).layout.devices
+        assert [device.device for device in devices] == ["TANK07", "PUMP01", "FAN02"]
+        assert devices[1].title == "Main"
+        told = [record.message for record in caplog.records]
+        await feed.look()
+        assert [record.message for record in caplog.records] == told
+        path.write_text("version: 1\ncards: {}\n")
+        await feed.look()
+    for part in (
+        "line 3, cards.A1/TANK07.title: found 3",
+        "line 3, cards.A1/TANK07.colour: unknown",
+        "line 4, cards.A1/PUMP01.gauge.hi: 1 is not above lo, 9",
+        "line 5, cards.A1/XX: found 5",
+        "cards.A1/TANK07.main: the device has no tag 'NOPE'",
+    ):
+        assert sum(part in line for line in told) == 1
+    assert len(told) == 5
+    assert caplog.records[-1].message == "cards: back"
+
+
+async def test_a_file_full_of_mistakes_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten lines, and how many more there are."""
+    path = tmp_path / "dashboard.yaml"
+    path.write_text("version: 1\ncards:\n" + "".join(f"  A1/D{n}: 5\n" for n in range(25)))
+    await ArrangedFeed(KeptFeed(), path).look()
+    assert len(caplog.records) == 11
+    assert "15 problems more" in caplog.text
+
+
 async def test_a_look_without_a_change_has_the_same_layout(tmp_path: Path) -> None:
     """So that nothing is drawn anew."""
     path = tmp_path / "dashboard.yaml"
-    path.write_text("cards: {A1/TANK07: {}}")
+    path.write_text("version: 1\ncards: {A1/TANK07: {}}")
     feed = ArrangedFeed(KeptFeed(), path)
     assert (await feed.look()).layout is (await feed.look()).layout

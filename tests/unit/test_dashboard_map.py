@@ -53,6 +53,8 @@ class Desk:
     asked: list[tuple[str, bytes, dict[str, str], str]] = field(default_factory=list)
     error: Exception | None = None
     author: str = ""
+    trouble: str | None = None
+    problems: list[dict[str, Any]] = field(default_factory=list)
 
     def client(self, _: Path, *, author: str = "") -> Any:
         """As `ControlClient`; one at a time."""
@@ -62,7 +64,12 @@ class Desk:
     def get(self, route: str) -> dict[str, Any]:
         """The running map."""
         self._note(route)
-        return {"path": "/data/우리 맵.csv", "versions": [{"version": 1}, {"version": 2}]}
+        return {
+            "path": "/data/우리 맵.csv",
+            "error": self.trouble and f"/data/우리 맵.csv: {self.trouble}",
+            "problems": self.problems,
+            "versions": [{"version": 1}, {"version": 2}],
+        }
 
     def get_bytes(self, route: str) -> bytes:
         """A file."""
@@ -279,6 +286,50 @@ async def test_problems_of_a_map(house: House, desk: Desk) -> None:
     assert answer.status_code == 422
     assert [one["column"] for one in told["problems"]] == ["c1", "c2", "c3", "c0"]
     assert (told["error"], told["count"]) == ("map.csv: 5,000 problems", 5000)
+
+
+async def test_problems_are_told_in_korean_too(house: House, desk: Desk) -> None:
+    """Of an upload and of the file that is not taken; English alone where there is no Korean."""
+    known = {"line": 2, "column": "period_ms", "value": "x", "message": "not a whole number"}
+    theirs = {"line": 3, "column": "conn", "value": "x", "message": "expected a rack"}
+    desk.trouble = "line 2, column period_ms, 'x': not a whole number (and 1 more: the command)"
+    desk.problems = [known, theirs]
+    client = await admin_of(house)
+    state = (await client.get("/api/map")).json()
+    assert state["problems"] == [
+        {**known, "message_ko": "정수가 아닙니다"},
+        {**theirs, "message_ko": None},
+    ]
+    where = "/data/우리 맵.csv: 2행, period_ms 열, 'x'"
+    assert state["error_ko"] == f"{where}: 정수가 아닙니다 (외 1건: the command)"
+    desk.error = RefusedMapError("map.csv: 2 problems", [known, theirs])
+    told = (await client.post("/api/map/plan", content=b"site", headers=BYTES)).json()
+    assert told["problems"] == state["problems"]
+
+
+async def test_refusals_are_told_in_korean_too(house: House, desk: Desk) -> None:
+    """What the agent refuses, what the dashboard refuses by itself, and what is known to nobody."""
+    client = await admin_of(house)
+    desk.error = RefusedMapError(
+        "another map has been applied meanwhile",
+        [],
+        hint="look at the difference to the running one again",
+    )
+    told = (await client.post("/api/map", content=b"site", headers={**BYTES, **OVER})).json()
+    assert told["error_ko"] == "그 사이 다른 맵이 적용되었습니다"
+    assert told["hint_ko"] == "실행 중인 맵과 다시 비교하세요"
+    told = (await client.post("/api/map", content=b"site", headers=BYTES)).json()
+    assert (told["error_ko"], told["error"]) == ("If-Match 헤더가 없습니다", "If-Match is missing")
+    desk.error = TransientError("no agent runs on /data", hint="start it")
+    told = (await client.get("/api/map")).json()
+    assert told["error_ko"] == "실행 중인 에이전트가 없습니다: /data"
+    assert told["hint_ko"].startswith("systemctl status edge-agent; 대시보드는")
+    desk.error = TransientError("the moon is full", hint="")
+    told = (await client.get("/api/map")).json()
+    assert (told["error_ko"], told["hint_ko"]) == (None, None)
+    viewer = await house.signed_in("lee")
+    told = (await viewer.get("/api/map")).json()
+    assert told["error_ko"] == "주소 맵은 admin 역할만 보고 바꿀 수 있습니다"
 
 
 @pytest.mark.parametrize(

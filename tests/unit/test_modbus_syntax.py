@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent import address_map, protocols
 from edge_agent.model import Address, Limits, ValueType
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.protocols.modbus_syntax import (
@@ -339,3 +341,15 @@ def test_any_address_lies_in_its_area_or_is_refused(
         return
     assert 0 <= address.offset <= 65536 - address.width
     assert address.bit is None or 0 <= address.bit <= 15
+
+
+def test_a_value_wider_than_a_request_is_a_problem_of_its_row() -> None:
+    """With its line and column, so that such a map never runs."""
+    head = "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
+    row = "A1,L1,P1,T,modbus,tcp://10.0.0.5?registers_max=2,1,hr:0,{},1,0,200,bar,,"
+    narrow = f"{head}\n{row.format('FLOAT32')}\n".encode()
+    assert len(address_map.parse(Path("map.csv"), narrow, protocols.load).tags) == 1
+    with pytest.raises(address_map.MapError, match="takes 4 cells, but .* allows 2") as caught:
+        address_map.parse(Path("map.csv"), narrow.replace(b"FLOAT32", b"FLOAT64"), protocols.load)
+    [problem] = caught.value.problems
+    assert (problem.line, problem.column) == (2, "address")

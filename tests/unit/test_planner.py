@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.errors import ConfigError
 from edge_agent.model import Address, AddressSyntax, Limits, Tag, ValueType
 from edge_agent.planner import Block, Connection, plan
 from edge_agent.protocols import load
@@ -139,7 +138,7 @@ def test_tags_on_the_same_cell_share_a_block() -> None:
 
 def test_a_value_wider_than_a_request_is_an_error() -> None:
     """A connection that allows 2 cells a request can't read a value of 4; the error says so."""
-    with pytest.raises(ConfigError, match=r"D/wide: INT16 at r:0:4 takes 4 cells.*allows 2"):
+    with pytest.raises(ValueError, match=r"INT16 takes 4 cells, but toy:10:2 allows 2 a request"):
         plan([tag("wide", "r:0:4", conn="toy:10:2")], toy)
 
 
