@@ -7,6 +7,7 @@ nothing is expected to outlive a transaction, so a pgbouncer in between is harml
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -167,14 +168,23 @@ def translated_errors(dsn: Dsn, doing: str) -> Iterator[None]:
 
 
 def _plain(error: Exception) -> str:
-    """The message; the library adds a hint of its own to what it finds wrong with a dsn."""
-    return str(error.args[0] if isinstance(error, asyncpg.ClientConfigurationError) else error)
+    """The message as people know it."""
+    match error:
+        case asyncpg.ClientConfigurationError():
+            return str(error.args[0])  # without the library's own hint
+        case ConnectionRefusedError() | socket.gaierror() if error.errno:
+            return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+        case ConnectionError() if "connection_lost" in str(error):
+            return "the server closed the connection"
+    return str(error)
 
 
 def _hint(error: Exception, dsn: Dsn) -> str:
     match error:
         case ConnectionRefusedError():
             return "is PostgreSQL running, and are host and port right?"
+        case socket.gaierror():
+            return "is the host right? In a password write @ : / % as %40 %3A %2F %25"
         case ssl.SSLCertVerificationError():
             return _CERTIFICATE_HINTS.get(error.verify_code, "")
         case ssl.SSLError():

@@ -10,6 +10,10 @@ CREATE TABLE IF NOT EXISTS public.plc_cursor (
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (agent_id, journal_id)
 );
+-- Rows of batches up to there that are not in plc_raw because they were refused, as long as the
+-- agent's journal may hand them over again: [[sequence, samples, {reason: [position]}]].
+ALTER TABLE public.plc_cursor
+    ADD COLUMN IF NOT EXISTS refused jsonb NOT NULL DEFAULT '[]';
 
 -- Insert the rows that the caller has staged in pg_temp.plc_staged, numbered 1 to `count`.
 -- Rows that are there already are skipped. Rows that the table refuses for good (out of range, a

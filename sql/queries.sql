@@ -19,18 +19,21 @@ INSERT INTO public.plc_cursor (agent_id, journal_id, sequence) VALUES ($1, $2, -
 ON CONFLICT (agent_id, journal_id) DO NOTHING
 
 -- name: cursor_read
-SELECT sequence FROM public.plc_cursor WHERE agent_id = $1 AND journal_id = $2
+SELECT sequence, refused FROM public.plc_cursor WHERE agent_id = $1 AND journal_id = $2
 
 -- name: cursor_advance
 -- Returns no row where somebody else has moved the cursor. A server whose commits do not wait for
 -- its disk would lose rows that the journal has let go: for this transaction they wait.
-UPDATE public.plc_cursor SET sequence = $4, updated_at = now()
+UPDATE public.plc_cursor SET sequence = $4, refused = $5::jsonb, updated_at = now()
 WHERE agent_id = $1 AND journal_id = $2 AND sequence = $3
 RETURNING set_config(
     'synchronous_commit',
     replace(current_setting('synchronous_commit'), 'off', 'on'),
     true
 )
+
+-- name: cursor_refused
+UPDATE public.plc_cursor SET refused = $3::jsonb WHERE agent_id = $1 AND journal_id = $2
 
 -- name: make_partitions
 SELECT public.plc_make_partitions($1::bigint[])
@@ -635,12 +638,16 @@ FROM (
 GROUP BY tag
 
 -- name: device_samples
-SELECT tag,
-       string_agg(timestamptz_send(ts), '') AS times,
-       string_agg(float8send(value), '') AS values
-FROM public.plc_raw
-WHERE site = $1 AND device = $2 AND tag = ANY ($3::text[]) AND ts >= $4 AND ts < $5
-GROUP BY tag
+-- Tag by tag: a planner that has no statistics of a young partition would read all of the device.
+SELECT wanted.tag, times, values
+FROM unnest($3::text[]) AS wanted (tag)
+CROSS JOIN LATERAL (
+    SELECT string_agg(timestamptz_send(ts), '') AS times,
+           string_agg(float8send(value), '') AS values
+    FROM public.plc_raw AS r
+    WHERE r.site = $1 AND r.device = $2 AND r.tag = wanted.tag AND ts >= $4 AND ts < $5
+) AS found
+WHERE times IS NOT NULL
 
 -- name: device_counts
 SELECT tag, sum(samples)::bigint AS samples FROM public.plc_1m

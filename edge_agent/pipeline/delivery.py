@@ -31,7 +31,7 @@ from edge_agent.journal import Journal, Quarantined
 from edge_agent.metrics import SinkCounters
 from edge_agent.model import Batch
 from edge_agent.schedule import Backoff
-from edge_agent.sinks.base import JournalIdentity, Pace, Sink
+from edge_agent.sinks.base import JournalIdentity, Pace, RefusalKeeper, Sink
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class DeliveryRunner:
         now_ms: Callable[[], int],
     ) -> None:
         self.sink = sink
+        self._keeper = sink if isinstance(sink, RefusalKeeper) else None
         self.counters = SinkCounters()
         self.connected = False
         self.error: str | None = None
@@ -97,9 +98,12 @@ class DeliveryRunner:
 
     async def run(self) -> None:
         """Deliver for ever. Ends only by cancellation."""
+        known_id = ""
         while True:
             # Sequences mean something only together with the file that gave them.
             journal_id = self._journal.journal_id
+            if journal_id != known_id:
+                known_id, self._faults, self._suspect_until = journal_id, (0, 0), 0
             try:
                 await self._look()
                 await self._open(JournalIdentity(self._agent_id, journal_id))
@@ -183,6 +187,8 @@ class DeliveryRunner:
         rejected: list[Quarantined] = []
         try:
             with contained("deliver"):
+                if self._keeper is not None:
+                    self._keeper.settled(self._journal.settled(self.sink.name))
                 duplicates, rejected = await self._attempt(batches)
         except FaultError as fault:
             duplicates, rejected = 0, self._judge(fault, batches)

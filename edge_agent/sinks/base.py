@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_agent.model import Batch
 
@@ -62,6 +62,17 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release the connection. Never raises; may be called in any state, also twice."""
+
+
+@runtime_checkable
+class RefusalKeeper(Protocol):
+    """A sink that keeps what was refused at its destination, to say so of a batch that comes again.
+
+    For destinations that skip such a batch; all others refuse it once more.
+    """
+
+    def settled(self, sequence: int) -> None:
+        """Batches up to here never come again: what became of them is durable in the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,22 @@ Three ways in, each a whole transaction of its own:
 
 A text with a NUL character, and a time that only a wrong clock can have, are refused before
 anything is sent.
+
+What was refused is not in plc_raw, so a batch that comes again, skipped by the cursor, would pass
+for delivered whole. Therefore the cursor's row also keeps which rows were refused and why, written
+in the same transaction, and a batch that comes again is answered as it was the first time. One
+hand-over is not enough: an acknowledgement is in the journal only with the journal's next commit,
+and in a catch-up, or while the disk refuses, any number of hand-overs comes before it. So they are
+kept until `settled` says that the journal has them in its books, as a rule some 0.2 s. Should
+``REFUSED_MAX`` of them wait for it, deliveries pause.
+Only a batch that the journal has thinned meanwhile is not answered from there, since its positions
+are others: it is inserted once more, by the second way in, which skips what is there.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -52,10 +62,15 @@ from edge_agent.sinks.copy_rows import (
     screen,
     whole,
 )
+from edge_agent.sinks.refusals import Refusal, decode, encode, refusals_of
 from edge_agent.sql_files import queries
 
 PARTITIONS_PER_CALL_MAX = 64
 """Making a day's partition takes some 10 ms; a call stays far below the command timeout."""
+REASON_CHARS_MAX = 300
+"""A server may quote a whole row in its message; the reason is kept beside each refused row."""
+REFUSED_MAX = 50_000
+"""Refused rows that wait for the journal: ten hand-overs of `batch_max` 5,000, a few megabytes."""
 
 
 @dataclass(slots=True)
@@ -65,6 +80,7 @@ class _Session:
     connection: Any
     journal: JournalIdentity
     cursor: int
+    refused: list[Refusal]  # as the cursor's row has them, less what the journal has
     days: set[int] = field(default_factory=set)  # those whose partition exists
     renderer: RowRenderer = field(default_factory=RowRenderer)
 
@@ -74,8 +90,8 @@ class PostgresSink:
 
     ``agent_id`` is shown in pg_stat_activity; ``command_timeout_s`` bounds each command of a
     delivery, four as a rule. Raises ``ConfigError`` for a dsn that can't be one.
-    A batch at or below the cursor counts as delivered; ``deliver`` returns the rows that plc_raw
-    had from elsewhere.
+    A batch at or below the cursor counts as delivered, but for the rows that were refused;
+    ``deliver`` returns the rows that plc_raw had from elsewhere.
     """
 
     name = "postgres"
@@ -102,29 +118,41 @@ class PostgresSink:
                     await check_server(connection)
                     key = (journal.agent_id, journal.journal_id)
                     await connection.execute(queries()["cursor_create"], *key)
-                    cursor = await connection.fetchval(queries()["cursor_read"], *key)
+                    cursor = await connection.fetchrow(queries()["cursor_read"], *key)
         except BaseException:
             connection.terminate()
             raise
-        self._session = _Session(connection, journal, cursor)
+        self._session = _Session(connection, journal, cursor["sequence"], decode(cursor["refused"]))
+
+    def settled(self, sequence: int) -> None:
+        """Forget what was refused up to here: the journal has it in its books."""
+        session = self._session
+        if session is not None and session.refused:
+            session.refused = [each for each in session.refused if each.sequence > sequence]
 
     async def deliver(self, batches: Sequence[Batch]) -> int:
         """Write the batches past the cursor, and the cursor, in one transaction."""
         session = self._session
         if session is None:
             raise TransientError(f"postgres {self._dsn}: not open")
-        fresh = [batch for batch in batches if batch.sequence > session.cursor]
-        if not fresh:
-            return 0
-        try:
-            with translated_errors(self._dsn, "deliver"):
-                rejected, duplicates = await _deliver(session, fresh)
-        except BaseException:
-            # Where the cursor stands is unknown now: only open() can tell.
-            self._session = None
-            session.connection.terminate()
-            raise
-        session.cursor = fresh[-1].sequence
+        known = {refusal.sequence: refusal for refusal in session.refused}
+        fresh = [batch for batch in batches if _is_to_be_written(batch, session.cursor, known)]
+        written = {batch.sequence for batch in fresh}
+        again = [known[batch.sequence] for batch in batches if batch.sequence in known]
+        rejected = [row for each in again if each.sequence not in written for row in each.rows()]
+        duplicates = 0
+        if fresh:
+            _check_room(session.refused, {batch.sequence for batch in batches})
+            session.refused = [each for each in session.refused if each.sequence not in written]
+            try:
+                with translated_errors(self._dsn, "deliver"):
+                    late, duplicates = await _deliver(session, fresh)
+            except BaseException:
+                # Where the cursor stands is unknown now: only open() can tell.
+                self._session = None
+                session.connection.terminate()
+                raise
+            rejected = sorted(rejected + late, key=_place)
         if rejected:
             raise RejectedRows(rejected, duplicates=duplicates)
         return duplicates
@@ -136,29 +164,58 @@ class PostgresSink:
             await disconnect(session.connection)
 
 
+def _is_to_be_written(batch: Batch, cursor: int, known: Mapping[int, Refusal]) -> bool:
+    if batch.sequence > cursor:
+        return True
+    refusal = known.get(batch.sequence)
+    return refusal is not None and not refusal.fits(batch)
+
+
+def _check_room(refused: Sequence[Refusal], handed: Collection[int]) -> None:
+    """Raise ``TransientError`` if the journal has to write down what was refused first.
+
+    What is handed over again does not count: once acknowledged, it is what gets written down.
+    """
+    waiting = sum(len(each) for each in refused if each.sequence not in handed)
+    if waiting >= REFUSED_MAX:
+        raise TransientError(
+            f"postgres: {waiting} refused rows wait to be written down by the journal",
+            hint="if it lasts, the journal's disk refuses; see the log",
+        )
+
+
+def _place(row: RejectedRow) -> tuple[int, int]:
+    return row.sequence, row.index
+
+
 async def _deliver(session: _Session, batches: Sequence[Batch]) -> tuple[list[RejectedRow], int]:
     """Try the ways in; returns the refused rows, in order, and the number of duplicates."""
     refused_days = await _make_partitions(session, batches)
     portions, chunks = _render(session.renderer, batches, refused_days)
-    reached = batches[-1].sequence
-    late: list[RejectedRow] = []
+    reached = max(session.cursor, batches[-1].sequence)
+    rejected = [
+        RejectedRow(portion.batch.sequence, index, reason[:REASON_CHARS_MAX])
+        for portion in portions
+        for index, reason in portion.refused.items()
+    ]
+    refused = session.refused + refusals_of(batches, rejected)
     duplicates = 0
     try:
         async with transaction(session.connection):
-            await _advance_cursor(session, reached)
+            await _advance_cursor(session, reached, refused)
             await _copy(session, "plc_raw", "public", chunks)
     except asyncpg.PostgresError as error:
         if not _is_fault_of_rows(error):
             raise
         async with transaction(session.connection):
-            await _advance_cursor(session, reached)
+            await _advance_cursor(session, reached, refused)
             late, duplicates = await _insert_staged(session, portions, chunks)
-    early = [
-        RejectedRow(portion.batch.sequence, index, reason)
-        for portion in portions
-        for index, reason in portion.refused.items()
-    ]
-    return sorted(early + late, key=lambda row: (row.sequence, row.index)), duplicates
+            if late:
+                rejected = sorted(rejected + late, key=_place)
+                refused = session.refused + refusals_of(batches, rejected)
+                await _keep_refused(session, refused)
+    session.cursor, session.refused = reached, refused
+    return rejected, duplicates
 
 
 async def _make_partitions(session: _Session, batches: Sequence[Batch]) -> set[int]:
@@ -184,10 +241,15 @@ def _render(
         return portions, [renderer.render(portion.batch) for portion in portions]
 
 
-async def _advance_cursor(session: _Session, reached: int) -> None:
+async def _advance_cursor(session: _Session, reached: int, refused: Sequence[Refusal]) -> None:
     journal = session.journal
     moved = await session.connection.fetch(
-        queries()["cursor_advance"], journal.agent_id, journal.journal_id, session.cursor, reached
+        queries()["cursor_advance"],
+        journal.agent_id,
+        journal.journal_id,
+        session.cursor,
+        reached,
+        encode(refused),
     )
     if not moved:
         raise TransientError(
@@ -195,6 +257,14 @@ async def _advance_cursor(session: _Session, reached: int) -> None:
             f"{session.cursor}: an earlier attempt succeeded, or another agent uses this journal",
             hint="if it repeats, give each agent its own agent_id and data_dir",
         )
+
+
+async def _keep_refused(session: _Session, refused: Sequence[Refusal]) -> None:
+    """Write down what the table itself has refused, within the caller's transaction."""
+    journal = session.journal
+    await session.connection.execute(
+        queries()["cursor_refused"], journal.agent_id, journal.journal_id, encode(refused)
+    )
 
 
 async def _copy(session: _Session, table: str, schema: str | None, chunks: list[bytes]) -> None:
@@ -230,7 +300,7 @@ def _locate(
         at = bisect_right(starts, number - 1) - 1
         portion = portions[at]
         index = portion.indices[number - 1 - starts[at]]
-        yield RejectedRow(portion.batch.sequence, index, reason)
+        yield RejectedRow(portion.batch.sequence, index, reason[:REASON_CHARS_MAX])
 
 
 def _is_fault_of_rows(error: asyncpg.PostgresError) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -14,21 +13,7 @@ import pytest
 
 from edge_agent import database, sql_files
 from edge_agent.errors import ConfigError, TransientError
-from tests.integration.plc_database import FLAVOURS, Cluster, Database
-
-
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("postgres"), request.param)
-    yield cluster
-    cluster.server.stop()
-
-
-@pytest.fixture
-async def db(cluster: Cluster) -> Database:
-    return Database(cluster, await cluster.fresh())
+from tests.integration.plc_database import Cluster, Database
 
 
 @pytest.fixture

@@ -34,20 +34,6 @@ TABLES = ("plc_1m", "plc_1h")
 Sample = tuple[int, int, float]  # ts_ms, series id, value
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp(request.param), request.param)
-    yield cluster
-    cluster.server.stop()
-
-
-@pytest.fixture
-async def db(cluster: Cluster) -> Database:
-    return Database(cluster, await cluster.fresh())
-
-
 # --- the same rows, the same aggregates ----------------------------------------------------------
 
 

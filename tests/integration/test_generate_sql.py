@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,19 +14,11 @@ from edge_agent.generate.files import prepare, write
 from edge_agent.generate.grafana import render_dashboard
 from edge_agent.settings import PostgresSettings
 from tests.integration.generated import make_subject, nasty_tags
-from tests.integration.plc_database import FLAVOURS, Cluster, Database
+from tests.integration.plc_database import Cluster, Database
 from tests.servers import postgres_binaries
 
 TIMEOUT_S = 120
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Cluster]:
-    """A server per flavour."""
-    made = Cluster(tmp_path_factory.mktemp("postgres"), request.param)
-    yield made
-    made.server.stop()
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from edge_agent import database, sql_files
-from tests.integration.plc_database import FLAVOURS, WITHOUT_TIMESCALE, Cluster, Database
+from tests.integration.plc_database import WITHOUT_TIMESCALE, Cluster, Database
 from tests.servers import TIMESCALE_WORKERS, Postgres
 
 Rights = dict[str, dict[str, str]]
@@ -162,14 +161,11 @@ WHERE coalesce(nspname, '') NOT IN ('pg_catalog', 'information_schema')
 """
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("roles"), request.param)
+@pytest.fixture(scope="module")
+def cluster(cluster: Cluster) -> Cluster:
+    """The same with one more role, as a remote has it at its edge."""
     asyncio.run(_make_subscriber(cluster))
-    yield cluster
-    cluster.server.stop()
+    return cluster
 
 
 async def _make_subscriber(cluster: Cluster) -> None:

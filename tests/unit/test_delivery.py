@@ -244,6 +244,26 @@ async def test_a_batch_that_a_sink_can_not_digest_is_given_up_alone(
     assert "KeyError" in caplog.text
 
 
+async def test_a_keeper_of_refusals_is_told_what_the_journal_has(rig: Rig) -> None:
+    """Before each hand-over, and only what is durable: the rest may have to be answered again."""
+    told: list[int] = []
+
+    class Keeper(Handed):
+        def settled(self, sequence: int) -> None:
+            told.append(sequence)
+
+    sink = Keeper()
+    await rig.take([1.0])
+    first = rig.journal.last_sequence
+    await rig.take([2.0])
+    rig.runner(sink, Pace(samples_max=1))
+    await until(lambda: rig.books() == (2, 0, 0, 0))
+    await rig.take([3.0])
+    await until(lambda: rig.books() == (3, 0, 0, 0))
+    assert sink.handed == [[1], [2], [3]]
+    assert told == [0, 0, first + 1]
+
+
 async def test_a_refusal_that_names_no_batch_is_a_fault_too(rig: Rig) -> None:
     """A sink that does not know what it refuses must not stop itself for ever."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import asyncpg
 import pytest
 
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.postgres import Dsn, translated_errors
+from edge_agent.postgres import Dsn, connect, translated_errors
 from edge_agent.sql_files import FLAVOURS, folder, queries, schema_files
+from tests.servers import free_port
 
 SECRET = "s3cr3t-w0rd"
 
@@ -63,6 +65,23 @@ def test_errors_are_translated_without_the_password() -> None:
     ):
         raise asyncpg.InterfaceError(f"bad {SECRET}")
     assert isinstance(caught.value.__cause__, asyncpg.InterfaceError)
+
+
+async def test_what_the_network_refuses_is_said_plainly() -> None:
+    """Without numbers of errors and names of calls, and with what to look at."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for address, text, hint in (
+        (f"agent@127.0.0.1:{free_port()}", "Connection refused", "is PostgreSQL running"),
+        ("agent:p@ss@127.0.0.1", "not known|resol", "%40"),
+        (f"agent@127.0.0.1:{port}", "the server closed the connection", ""),
+    ):
+        dsn = Dsn(f"postgresql://{address}/plc")
+        with pytest.raises(TransientError, match=text) as caught, translated_errors(dsn, "connect"):
+            await connect(dsn, "test")
+        assert hint in caught.value.hint
+        assert "Errno" not in str(caught.value)
+    server.close()
 
 
 def test_other_errors_pass() -> None:
