@@ -37,6 +37,7 @@ from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import Connection, plan
 from edge_agent.reloader import Reloader
 from edge_agent.settings import Settings
+from edge_agent.startup import open_journal
 from edge_agent.status import (
     AgentStatus,
     LiveValues,
@@ -149,7 +150,8 @@ class Agent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
             loop.add_signal_handler(signal.SIGHUP, self.reloader.look)
-        await self.journal.open([target.sink.name for target in self.destinations])
+        names = [target.sink.name for target in self.destinations]
+        await open_journal(self.journal, names, self._notifier)
         try:
             self.ingested.load()
             self.reloader.start()
@@ -161,9 +163,7 @@ class Agent:
 
     async def _run_tasks(self) -> None:
         self._make_parts()
-        http = HttpServer(self, self.settings.agent.http_address)
-        control = ControlServer(self.reloader, self.settings)
-        async with self._group, http, control:
+        async with self._group:
             committer = self._start("journal", self.journal.run)
             deliveries = [
                 self._start(f"{runner.sink.name}.deliver", runner.run) for runner in self.runners
@@ -177,16 +177,19 @@ class Agent:
             takers = [self._start(ingest.name, ingest.run) for ingest in self._ingests()]
             chores.append(self._start("watchdog", self._watch))
             watch = self._start("map.watch", self.reloader.run)
-            self._notifier.ready(self._extent)
-            log.info(
-                "running: %s to %s",
-                self._extent,
-                ", ".join(runner.sink.name for runner in self.runners) or "no sink",
-            )
-            await self._stopping.wait()
-            await self._end(watch, takers)
-            for task in (*chores, *deliveries, committer):
-                task.cancel()
+            # Last, so that nobody is told of an agent that is not whole, or asks it for a map.
+            http = HttpServer(self, self.settings.agent.http_address)
+            async with http, ControlServer(self.reloader, self.settings):
+                self._notifier.ready(self._extent)
+                log.info(
+                    "running: %s to %s",
+                    self._extent,
+                    ", ".join(runner.sink.name for runner in self.runners) or "no sink",
+                )
+                await self._stopping.wait()
+                await self._end(watch, takers)
+                for task in (*chores, *deliveries, committer):
+                    task.cancel()
 
     def _make_parts(self) -> None:
         self.runners = [
@@ -285,6 +288,7 @@ class Agent:
     async def _end(self, watch: asyncio.Task[None], takers: Sequence[asyncio.Task[None]]) -> None:
         """Finish scans, commit, and deliver what is left as long as it may take."""
         self._notifier.stopping()
+        self.reloader.end()
         watch.cancel()
         deadline = self._monotonic() + self.settings.agent.shutdown_timeout_s
         log.info("stopping: finishing scans and deliveries")
@@ -391,5 +395,8 @@ class Agent:
         )
 
     async def losses(self) -> list[Loss]:
-        """The losses noted last. Raises ``JournalError`` if the ledger can't be read."""
+        """The losses noted last.
+
+        Raises ``JournalError`` if the ledger can't be read, ``TransientError`` if not now.
+        """
         return [loss(*found) for found in await self.journal.newest_losses(LOSSES_SHOWN_MAX)]

@@ -149,6 +149,7 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _applied(done: Applied) -> web.Response:
     found: dict[str, Any] = {
         "changed": bool(done.difference),
+        "written": done.is_written,
         "summary": done.difference.summary,
         "version": None if done.version is None else done.version.version,
     }

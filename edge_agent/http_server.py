@@ -15,11 +15,12 @@ from typing import Protocol
 import orjson
 from aiohttp import web
 
-from edge_agent.errors import JournalError
+from edge_agent.errors import JournalError, TransientError
 from edge_agent.exposition import exposition
+from edge_agent.frames import frames_of
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
-from edge_agent.status import AgentStatus, LiveValues, Loss, devices_of, frames_of
+from edge_agent.status import AgentStatus, LiveValues, Loss, devices_of
 from edge_agent.verdict import flows
 from edge_agent.web import json_response, metrics_response, start
 
@@ -47,7 +48,7 @@ class Informant(Protocol):
         """The newest values of all tags."""
 
     async def losses(self) -> list[Loss]:
-        """The losses noted last. Raises ``JournalError``."""
+        """The losses noted last. Raises ``JournalError`` and ``TransientError``."""
 
 
 class HttpServer:
@@ -118,7 +119,7 @@ class HttpServer:
         """The newest rows of the loss ledger, newest first; 503 while it can't be read."""
         try:
             return json_response({"losses": await self._agent.losses()})
-        except JournalError as error:
+        except (JournalError, TransientError) as error:
             return json_response({"error": str(error)}, 503)
 
     async def _frames(self, request: web.Request) -> web.Response:

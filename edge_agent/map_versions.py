@@ -54,22 +54,26 @@ class MapVersions:
         self._folder = data_dir / FOLDER
         self._index = self._folder / INDEX
         self._versions: dict[int, Version] = {}
+        self.is_known = True
+        """Whether all that is on the disk is known; else nothing may be added to it."""
 
     def load(self) -> None:
         """Read the list. Raises ``TransientError`` if it is there and can't be read."""
+        self.is_known = False
         try:
             data = self._index.read_bytes()
         except FileNotFoundError:
-            return
+            data = b""
         except OSError as error:
             raise TransientError(f"{self._index}: can't be read: {error.strerror}") from error
+        self.is_known = True
         found = (_parsed(line) for line in data.splitlines())
         self._versions = {one.version: one for one in found if one is not None}
 
     @property
     def all(self) -> list[Version]:
         """Oldest first."""
-        return [self._versions[number] for number in sorted(self._versions)]
+        return [one for _, one in sorted(self._versions.items())]
 
     @property
     def newest(self) -> Version | None:
@@ -101,8 +105,11 @@ class MapVersions:
     def add(self, version: Version, data: bytes) -> None:
         """Keep a version for good; the oldest beyond ``VERSIONS_MAX`` goes.
 
-        It is on the disk when this returns. Raises ``TransientError``.
+        It is on the disk when this returns. Raises ``TransientError``, also if the others are not
+        known: it would overwrite one of them.
         """
+        if not self.is_known:
+            self.load()
         kept = [*self.all, version][-VERSIONS_MAX:]
         gone = self._versions.keys() - {one.version for one in kept}
         try:

@@ -30,7 +30,7 @@ import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pwd import getpwuid
 from typing import Final
@@ -75,6 +75,8 @@ class Applied:
 
     difference: Difference
     version: Version | None
+    is_written: bool = False
+    """Whether the file has another content than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._seen: _Stamp | None = _UNSEEN
         self._wanted = asyncio.Event()
+        self._is_ending = False
 
     @property
     def path(self) -> Path:
@@ -133,6 +136,10 @@ class Reloader:
                 self._keep(self.running, Difference((), (), ()), _owner(self.path), "start", data)
         except (OSError, TransientError) as error:
             log.warning("the map's version could not be kept: %s", error)
+
+    def end(self) -> None:
+        """Take no other map from now on: what ends would begin what nobody stops."""
+        self._is_ending = True
 
     def look(self) -> None:
         """Look at the file now; for a signal."""
@@ -159,6 +166,7 @@ class Reloader:
     async def reload(self, author: str, how: str = "file") -> Applied:
         """Apply what is in the file now. Raises ``MapError``; then nothing has changed."""
         async with self._lock:
+            self._check_goes_on()
             return await self._reload(author, how)
 
     async def put(self, data: bytes, author: str, how: str, *, over: str = "") -> Applied:
@@ -170,6 +178,7 @@ class Reloader:
         ``TransientError`` if the file can't be written.
         """
         async with self._lock:
+            self._check_goes_on()
             if over and over != self.running.sha256:
                 raise ConflictError(
                     "another map has been applied meanwhile",
@@ -177,31 +186,43 @@ class Reloader:
                 )
             await self.check(data)
             try:
-                await asyncio.to_thread(self._write, data)
+                is_written = await asyncio.to_thread(self._write, data)
             except OSError as error:
                 raise TransientError(
                     f"{self.path}: can't be written: {error.strerror}",
                     hint="the agent's user needs the right to write the file and its folder",
                 ) from error
-            return await self._reload(author, how)
+            return replace(await self._reload(author, how), is_written=is_written)
+
+    def _check_goes_on(self) -> None:
+        if self._is_ending:
+            raise TransientError(
+                "the agent is ending", hint="after its start it runs what is in the file"
+            )
 
     async def check(self, data: bytes) -> AddressMap:
         """A map out of bytes, which are not written anywhere. Raises ``MapError``."""
         return await asyncio.to_thread(address_map.parse, self.path, data, protocols.load)
 
-    def _write(self, data: bytes) -> None:
-        """Write over a file that was looked at. Raises ``ConflictError`` and ``OSError``."""
-        stamp = _stamp(self.path)
-        if stamp is not None and stamp != self._seen:
-            raise ConflictError(
-                f"{self.path} has just been edited, which would be overwritten",
-                hint="it is looked at within three seconds: then look at the difference again",
-            )
-        if stamp is not None and self.refused is not None:
-            kept = refused_file(self.path)
-            shutil.copyfile(self.path, kept)
-            log.info("%s: what was in it and could not be applied is in %s", self.path, kept)
+    def _write(self, data: bytes) -> bool:
+        """Write over a file that was looked at, unless it is the same; whether it was not.
+
+        Raises ``ConflictError`` and ``OSError``.
+        """
+        if self.path.is_file():
+            if _stamp(self.path) != self._seen:
+                raise ConflictError(
+                    f"{self.path} has just been edited, which would be overwritten",
+                    hint="it is looked at within three seconds: then look at the difference again",
+                )
+            if self.path.read_bytes() == data:
+                return False
+            if self.refused is not None:
+                kept = refused_file(self.path)
+                shutil.copyfile(self.path, kept)
+                log.info("%s: what was in it and could not be applied is in %s", self.path, kept)
         replace_file(self.path, data)
+        return True
 
     async def _wait(self) -> None:
         try:
@@ -251,6 +272,8 @@ class Reloader:
     def _keep(
         self, loaded: AddressMap, found: Difference, author: str, how: str, data: bytes
     ) -> Version:
+        if not self.versions.is_known:
+            self.versions.load()
         newest = self.versions.newest
         version = Version(
             version=1 if newest is None else newest.version + 1,

@@ -67,7 +67,7 @@ class GapBook:
     def _load(self, path: Path) -> None:
         try:
             self._areas = dict(_parsed(orjson.loads(path.read_bytes())))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             log.warning("%s can't be used, devices are asked anew: %s", path, error)

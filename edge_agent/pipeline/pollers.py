@@ -15,6 +15,7 @@ from itertools import count
 from typing import Final
 
 from edge_agent.difference import PlanDifference, plan_difference
+from edge_agent.errors import TransientError
 from edge_agent.pipeline.poller import ConnectionPoller, phase_of
 from edge_agent.planner import Connection
 
@@ -55,7 +56,11 @@ class Pollers:
         self._name = uuid.uuid4().hex
 
     async def change(self, connections: Sequence[Connection]) -> PlanDifference:
-        """Read these from now on; returns what became of each. New ones are read at once."""
+        """Read these from now on; returns what became of each. New ones are read at once.
+
+        Raises ``TransientError`` if the agent is ending.
+        """
+        self._check_goes_on()
         found = plan_difference([poller.planned for poller in self.all], connections)
         by_conn = {_key(poller.connection): poller for poller in self.all}
         ended = [by_conn[_key(connection)] for connection in found.ended]
@@ -69,6 +74,10 @@ class Pollers:
         self._name = uuid.uuid4().hex
         await self._come_true(replans)
         return found
+
+    def _check_goes_on(self) -> None:
+        if self._ending:
+            raise TransientError("the agent is ending: it takes no other map")
 
     async def end(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
         """Finish running scans, then end, and wait for ``others`` that end with them."""
@@ -89,9 +98,12 @@ class Pollers:
         for poller in pollers:
             poller.stop()
         tasks = [*(self._tasks.pop(poller) for poller in pollers), *others]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-            for task in late:
+        if not tasks:
+            return
+        try:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        finally:  # also if this is cancelled: nobody else knows them any more
+            for task in tasks:
                 task.cancel()
 
     async def _come_true(self, replans: Sequence[asyncio.Event]) -> None:

@@ -89,7 +89,12 @@ def test_a_map_is_planned_and_then_applied(agent: Agent) -> None:
     assert planned["series_ended"] == ["A1/OVEN/TEMP [bar]"]
     assert agent.map_path.read_bytes() == before, "planning changes nothing"
     done = client.post("/map", data, headers={"If-Match": f'"{planned["over"]}"'})
-    assert done == {"changed": True, "summary": "1 added, 1 changed, 1 removed", "version": 2}
+    assert done == {
+        "changed": True,
+        "written": True,
+        "summary": "1 added, 1 changed, 1 removed",
+        "version": 2,
+    }
     assert agent.map_path.read_bytes() == data
     status = agent.status()
     assert status is not None
@@ -199,6 +204,11 @@ def test_the_commands(agent: Agent) -> None:
     assert agent.map_path.read_bytes() == first
     history = json.loads(agent.run_command("map", "history", "--json").stdout)["versions"]
     assert [one["how"] for one in history] == ["start", "file", "rollback to 1"]
+    agent.map_path.unlink()
+    wait_until(lambda: "no such file" in str(agent.status()), "the missing file told", SOON_S)
+    assert agent.run_command("map", "rollback", "3").stdout == (
+        "the file is written; no row differs from the running map\n"
+    )
     agent.stop()
     assert agent.run_command("map", "show", "2").stdout.encode() == other.read_bytes()
     late = agent.run_command("map", "rollback", "2")

@@ -62,6 +62,7 @@ async def test_one_register_that_is_not_there_costs_one_tag(
         status = await settled(rig)
         [error] = bad(status).values()
         assert "holding 17: exception 2 ILLEGAL_ADDRESS" in str(error)
+        assert f"1 is bad or not read yet: A1/PUMP01/T17 ({error})" in status["verdict"]
         assert good_values(status) == expected
         first = status["connections"][0]["errors"]["device"]
         assert first <= 6 + 1  # halving forty tags
@@ -91,6 +92,10 @@ async def test_why_was_it_bad(tmp_path: Path, plc: PymodbusServer) -> None:
         assert last["error"] is None
         text = "\n".join(frame_lines(found["blocks"]))
         assert "01 03 2c 00 12 00 13" in text
+        for word in ("A1/PUMP01", "PUMP01/T19", "A1/PUMP01/T19"):
+            code, named = await rig.get(f"/frames?device={word}")
+            assert (code, named["blocks"][0]["conn"]) == (200, plc.conn)
+            assert ("T18" in named["blocks"][0]["tags"]) == (word == "A1/PUMP01")
         code, found = await rig.get("/frames?device=nobody")
         assert (code, found) == (404, {"error": "no device 'nobody' in the running map"})
         os.kill(plc.pid, signal.SIGSTOP)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from edge_agent import address_map, protocols, reloader
 from edge_agent.difference import difference, plan_difference
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.map_versions import MapVersions
-from edge_agent.model import Series, Tag
+from edge_agent.model import Batch, Series, Tag
 from edge_agent.planner import plan
 from edge_agent.protocols.simulated import signal
 from edge_agent.simulator import matches
@@ -442,27 +443,72 @@ async def test_a_node_added_on_an_opc_ua_connection(
         assert matches(by_name[series.tag], ts_ms, value, late_ms=500)
 
 
-async def test_an_end_while_another_map_is_taken_over(tmp_path: Path, sink: MemorySink) -> None:
-    """A connection that is leaving, and one that was to begin, do not hold the agent up."""
+@asynccontextmanager
+async def mute_server() -> AsyncIterator[int]:
+    """The port of a PLC that takes every connection and answers nothing."""
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hearers.append(writer)
 
     hearers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    mute = make_tag(
-        "MUTE", conn=f"tcp://127.0.0.1:{port}?timeout_ms=3000", protocol="modbus", address="hr:0"
-    )
-    async with running(tmp_path, [TAGS[0], mute], [Destination(sink)]) as rig:
-        await until_read(sink, "PRESS", 2)
-        write(rig, [TAGS[0], TAGS[2]])
-        change = asyncio.create_task(rig.agent.reloader.reload("kim"))
-        await asyncio.sleep(0.5)  # it waits for the request that nobody answers
-        assert not change.done()
-        last = await rig.stop()
-        await asyncio.gather(change, return_exceptions=True)
-    for writer in hearers:
-        writer.close()
-    server.close()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        for writer in hearers:
+            writer.close()
+        server.close()
+
+
+@pytest.mark.parametrize("who", ["a command", "the watch"])
+async def test_an_end_while_another_map_is_taken_over(
+    tmp_path: Path, sink: MemorySink, who: str
+) -> None:
+    """A connection that is leaving, and one that was to begin, do not hold the agent up."""
+    async with mute_server() as port:
+        conn = f"tcp://127.0.0.1:{port}?timeout_ms=60000"
+        mute = make_tag("MUTE", conn=conn, protocol="modbus", address="hr:0")
+        async with running(tmp_path, [TAGS[0], mute], [Destination(sink)]) as rig:
+            await until_read(sink, "PRESS", 2)
+            write(rig, [TAGS[0], TAGS[2]])
+            change = None
+            if who == "a command":
+                change = asyncio.create_task(rig.agent.reloader.reload("kim"))
+            else:
+                rig.agent.reloader.look()
+            await asyncio.sleep(0.5)  # it waits for the request that nobody answers
+            assert rig.agent.reloader._lock.locked()
+            async with asyncio.timeout(20):
+                last = await rig.stop()
+            if change is not None:
+                await asyncio.gather(change, return_exceptions=True)
     assert last["journal"]["taken"] == len(sink.samples)
+
+
+class Unhurried(MemorySink):
+    """Takes its time once it is told to."""
+
+    pause_s = 0.0
+
+    async def deliver(self, batches: Sequence[Batch]) -> int:
+        await asyncio.sleep(self.pause_s)
+        return await super().deliver(batches)
+
+
+async def test_an_upload_while_the_agent_ends(tmp_path: Path) -> None:
+    """It is refused, and the file is what it was: nothing would be read of it any more."""
+    sink = Unhurried()
+    async with running(tmp_path, TAGS, [Destination(sink)]) as rig:
+        await until_read(sink, "PRESS", 2)
+        before = map_path(rig).read_bytes()
+        sink.pause_s = 2.0
+        await asyncio.sleep(0.3)
+        rig.agent.stop()
+        await asyncio.sleep(0.5)
+        for data in (before.replace(b"PRESS", b"P"), before):
+            with pytest.raises(TransientError, match="is ending"):
+                await rig.agent.reloader.put(data, "lee", "upload")
+        with pytest.raises(TransientError, match="is ending"):
+            await rig.agent.reloader.reload("lee")
+        assert map_path(rig).read_bytes() == before
+        await rig.task

@@ -43,6 +43,24 @@ def test_none_yet(tmp_path: Path) -> None:
         versions.get(1)
 
 
+def test_a_list_that_could_not_be_read_is_not_begun_anew(tmp_path: Path) -> None:
+    """Else its first version would be overwritten by the next one."""
+    add(MapVersions(tmp_path), 1)
+    index = tmp_path / "maps" / "versions.jsonl"
+    index.rename(index.with_suffix(".kept"))
+    index.mkdir()
+    versions = MapVersions(tmp_path)
+    with pytest.raises(TransientError, match="can't be read"):
+        versions.load()
+    with pytest.raises(TransientError, match="can't be read"):
+        add(versions, 1)
+    index.rmdir()
+    index.with_suffix(".kept").rename(index)
+    add(versions, 2)
+    assert [one.version for one in loaded(tmp_path).all] == [1, 2]
+    assert loaded(tmp_path).data(1) == b"map 1"
+
+
 @pytest.mark.parametrize("cut", [1, 10, 40])
 def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path, cut: int) -> None:
     """As a power cut leaves it; the next version is whole."""
