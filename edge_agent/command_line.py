@@ -21,7 +21,8 @@ def prepare_output() -> None:
 def exit_code(program: str, work: Callable[[], int]) -> int:
     """Do the work, which returns the exit code; an error is told on standard error, with its hint.
 
-    ``ConfigError`` gives WRONG_INPUT; other errors of ours, and Ctrl-C, give FAILED.
+    ``ConfigError`` gives WRONG_INPUT; other errors of ours, what a disk or a file's rights refuse,
+    and Ctrl-C, give FAILED.
     """
     try:
         code = work()
@@ -35,6 +36,19 @@ def exit_code(program: str, work: Callable[[], int]) -> int:
         return FAILED
     except BrokenPipeError:
         # Whoever read our output has gone, as `| head` does: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return DONE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{program}: {place}{error.strerror or error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was the output: nothing more can be written
+            _discard_output()
+        return FAILED
     return code
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush go nowhere, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

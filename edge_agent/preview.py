@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
+from edge_agent.bus_load import ROUND_TRIP_S, Verdict
 from edge_agent.difference import Difference, difference, plan_difference
-from edge_agent.forecast import Verdict, forecast
+from edge_agent.forecast import Forecast, forecast
 from edge_agent.model import AddressSyntax, Series, Tag
-from edge_agent.planner import plan
+from edge_agent.planner import Connection, plan
 from edge_agent.settings import Settings
 
 DAY_S: Final = 86_400
@@ -67,8 +68,30 @@ def preview(
     after: Sequence[Tag],
     syntax: Syntax,
     settings: Settings,
+    *,
+    round_trip_s: float = ROUND_TRIP_S,
+    round_trips_s: Mapping[str, float] | None = None,
 ) -> Preview:
-    """What ``after`` changes; both are valid maps' tags. Raises what `planner.plan` raises."""
+    """What ``after`` changes; both are valid maps' tags. Raises what `planner.plan` raises.
+
+    Round trips are as in `forecast`.
+    """
+
+    def load(tags: Sequence[Tag], planned: Sequence[Connection]) -> Load:
+        return _load(
+            tags,
+            forecast(
+                tags,
+                syntax,
+                planned=planned,
+                journal=settings.journal,
+                postgres=settings.postgres,
+                commit_interval_s=settings.agent.commit_interval_ms / 1000,
+                round_trip_s=round_trip_s,
+                round_trips_s=round_trips_s,
+            ),
+        )
+
     plans = plan(before, syntax), plan(after, syntax)
     found = difference(before, after)
     touched = plan_difference(*plans)
@@ -82,8 +105,8 @@ def preview(
         },
         series_begun=[_series(series) for series in found.series_begun],
         series_ended=[_series(series) for series in found.series_ended],
-        before=_load(before, syntax, settings),
-        after=_load(after, syntax, settings),
+        before=load(before, plans[0]),
+        after=load(after, plans[1]),
     )
 
 
@@ -120,14 +143,7 @@ def _series(series: Series) -> str:
     return f"{series.site}/{series.device}/{series.tag}{unit}"
 
 
-def _load(tags: Sequence[Tag], syntax: Syntax, settings: Settings) -> Load:
-    found = forecast(
-        tags,
-        syntax,
-        journal=settings.journal,
-        postgres=settings.postgres,
-        commit_interval_s=settings.agent.commit_interval_ms / 1000,
-    )
+def _load(tags: Sequence[Tag], found: Forecast) -> Load:
     hours = found.journal.hours
     return Load(
         tags=len(tags),

@@ -4,7 +4,7 @@ Precedence, lowest first: defaults, `edge-agent.toml`, `EDGE_AGENT__SECTION__KEY
 command line. A secret may be given as the name of a file that holds it: its key with `_file`
 appended, in the file or in the environment. A relative file name means the file of that name in
 `$CREDENTIALS_DIRECTORY` (systemd's `LoadCredential=`) if there is one; else it counts from the
-settings file's folder, or from the working folder if it came from elsewhere.
+settings file's folder, or from the working folder if it came from elsewhere. All are absolute then.
 
 One file serves the whole installation, so the sections of `edge-remote` and `edge-dashboard` are
 checked here as well. docs/settings.md is the reference; a test holds it to these models.
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -70,12 +71,21 @@ def _host_name() -> str:
     return re.sub(r"[^\w.-]", "-", socket.gethostname())[:ID_CHARS_MAX] or "edge-agent"
 
 
+def _checked_address(text: str) -> str:
+    _split_address(text)
+    return text
+
+
+ListenAddress = Annotated[str, AfterValidator(_checked_address)]
+"""HOST:PORT, or nothing for nowhere."""
+
+
 class AgentSettings(_Section):
     """The daemon itself."""
 
     id: str = Field(default_factory=_host_name)
     data_dir: Path = Path("edge-agent-data")
-    http: str = "127.0.0.1:9108"
+    http: ListenAddress = "127.0.0.1:9108"
     commit_interval_ms: Annotated[int, Field(ge=50, le=5_000)] = 200
     shutdown_timeout_s: Annotated[float, Field(ge=1, le=600)] = 20
     log_format: Literal["auto", "keyvalue", "json"] = "auto"
@@ -88,17 +98,10 @@ class AgentSettings(_Section):
             raise ValueError(f"1 to {ID_CHARS_MAX} letters, digits, '.', '_' or '-'")
         return text
 
-    @field_validator("http")
-    @classmethod
-    def _check_http(cls, text: str) -> str:
-        if text:
-            _split_address(text)
-        return text
-
     @property
     def http_address(self) -> tuple[str, int] | None:
         """Host and port to listen on; None where HTTP is off."""
-        return _split_address(self.http) if self.http else None
+        return _split_address(self.http)
 
 
 class JournalSettings(_Section):
@@ -240,7 +243,7 @@ class RemoteSettings(_Section):
     rep_password: SecretStr | None = None
     outbox_hours: Annotated[int, Field(ge=1, le=8_760)] = 48
     wal_keep_bytes: Annotated[int, Field(ge=64_000_000, le=10_000_000_000_000)] = 4_000_000_000
-    http: str = "127.0.0.1:9109"
+    http: ListenAddress = "127.0.0.1:9109"
 
     @field_validator("edge_dsn", "remote_dsn", "subscription_dsn")
     @classmethod
@@ -264,17 +267,10 @@ class RemoteSettings(_Section):
             raise ValueError("12 to 200 ASCII letters, digits and signs, without spaces")
         return password
 
-    @field_validator("http")
-    @classmethod
-    def _check_http(cls, text: str) -> str:
-        if text:
-            _split_address(text)
-        return text
-
     @property
     def http_address(self) -> tuple[str, int] | None:
         """Host and port to listen on; None where HTTP is off."""
-        return _split_address(self.http) if self.http else None
+        return _split_address(self.http)
 
 
 class DashboardSettings(_Section):
@@ -368,6 +364,17 @@ _FIELDS: Mapping[str, Mapping[str, FieldInfo]] = {
 }
 
 
+def _is_there(path: Path) -> bool:
+    """Whether something has this name; what is wrong with it is found when it is read."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def load_settings(
     path: Path | None,
     environ: Mapping[str, str],
@@ -379,10 +386,16 @@ def load_settings(
 
     ``path`` is the settings file, or None for none. ``overrides`` come from the command line, by
     dotted name (`{"agent.http": ""}`). ``own`` are the sections that the program uses, None for
-    all: files that others name are not its business, and it may have no right to read them. Raises
+    all: files that others name are not its business, and it may have no right to read them. Paths
+    come out absolute: whoever changes the working folder later moves no file. Raises
     ``ConfigError`` that lists every problem, one a line: place, value found (never a secret's), and
     what is allowed.
     """
+    if path is not None and not _is_there(path):
+        raise ConfigError(
+            f"{path}: there is no such file",
+            hint="--config names the settings' file; without it every setting has its default",
+        )
     problems = Problems()
     own = SECTIONS if own is None else own
     entries = collect(KeyTable(_FIELDS), path, environ, overrides or {}, problems, own)
@@ -420,13 +433,15 @@ def _default_data_dir(environ: Mapping[str, str]) -> Path:
     """systemd's folder; else where the service keeps its data, if we may write there; else here."""
     given = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
-        return Path(given)
+        return Path(given).absolute()
     if STATE_FOLDER.is_dir() and os.access(STATE_FOLDER, os.W_OK):
         return STATE_FOLDER
-    return Path("edge-agent-data")
+    return Path("edge-agent-data").absolute()
 
 
-def _split_address(text: str) -> tuple[str, int]:
+def _split_address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})", text, re.ASCII)
     if match is None or int(match[2]) > 0xFFFF:
         raise ValueError('host:port, like 127.0.0.1:9108 or [::1]:9108, or "" for off')

@@ -323,11 +323,12 @@ def _from_text(text: str, kinds: frozenset[type]) -> object:
 
 
 def _find(name: str, folder: Path, credentials: Path | None) -> Path:
+    """Where a file is; absolute, so that nobody's change of the working folder moves it."""
     if credentials is not None and not Path(name).is_absolute():
         credential = credentials / name
         if credential.is_file():
-            return credential
-    return folder / name
+            return credential.absolute()
+    return (folder / name).absolute()
 
 
 def _read(path: Path, bytes_max: int) -> str:

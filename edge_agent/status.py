@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from edge_agent.health import HealthCheck
@@ -15,8 +15,7 @@ from edge_agent.model import Series, Tag
 from edge_agent.normalize import digits_of
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
-from edge_agent.pipeline.reader import BlockReader, Quality, place_of
-from edge_agent.pipeline.recorder import Exchange
+from edge_agent.pipeline.reader import BlockReader, Quality
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.reloader import Reloader
 
@@ -77,8 +76,21 @@ class DeviceStatus(TypedDict):
     tags: list[TagStatus]
 
 
+class BadTag(TypedDict):
+    """A tag that is not good, and why."""
+
+    site: str
+    device: str
+    tag: str
+    quality: str
+    error: str | None
+
+
 class ConnectionStatus(TypedDict):
-    """One connection. Counts since the start; times in seconds."""
+    """One connection. Counts since the start; times in seconds.
+
+    ``bad_tag`` is one that is bad, or else stale; None while all are good.
+    """
 
     conn: str
     protocol: str
@@ -86,6 +98,7 @@ class ConnectionStatus(TypedDict):
     error: str | None
     tags: int
     tags_good: int
+    bad_tag: BadTag | None
     scans: int
     overruns: int
     requests: int
@@ -171,7 +184,7 @@ class NotUnderstoodStatus(TypedDict):
 class IngestStatus(TypedDict):
     """Messages of other publishers, taken in by MQTT; counts since the start.
 
-    Those that became no sample are ``own`` (the map polls their tag), ``repeated`` (known),
+    Those that became no sample are ``own`` (polled or published by us), ``repeated`` (known),
     ``not_understood``, ``over_series_max`` and ``overflowed``. ``waiting`` are not in a commit yet.
     ``refused`` are the topics whose subscription the broker refuses, with its reason.
     """
@@ -242,64 +255,6 @@ class AgentStatus(TypedDict):
     upkeep: list[UpkeepStatus]
     problems: list[str]
     notices: list[str]
-
-
-class ExchangeStatus(TypedDict):
-    """One request and what came back, in hexadecimal."""
-
-    ts_ms: int
-    request: str
-    reply: str
-    error: str | None
-
-
-class IncidentStatus(TypedDict):
-    """Tags that turned from good to bad, and the exchanges that led to it."""
-
-    ts_ms: int
-    tags: list[str]
-    exchanges: list[ExchangeStatus]
-
-
-class BlockFrames(TypedDict):
-    """What is kept of one block's traffic, oldest first."""
-
-    conn: str
-    block: str
-    tags: list[str]
-    exchanges: list[ExchangeStatus]
-    incidents: list[IncidentStatus]
-
-
-def frames_of(pollers: Iterable[ConnectionPoller], device: str) -> list[BlockFrames]:
-    """The traffic of all blocks that read a device, whatever its site."""
-    return [
-        BlockFrames(
-            conn=name,
-            block=place_of(reader.block),
-            tags=[tag.tag for tag in reader.block.tags if tag.device == device],
-            exchanges=[_exchange(one) for one in reader.recorder.exchanges],
-            incidents=[
-                IncidentStatus(
-                    ts_ms=incident.ts_ms,
-                    tags=list(incident.tags),
-                    exchanges=[_exchange(one) for one in incident.exchanges],
-                )
-                for incident in reader.recorder.incidents
-            ],
-        )
-        for name, reader in _readers(pollers)
-        if any(tag.device == device for tag in reader.block.tags)
-    ]
-
-
-def _exchange(one: Exchange) -> ExchangeStatus:
-    return ExchangeStatus(
-        ts_ms=one.ts_ms,
-        request=one.frames.request.hex(" "),
-        reply=one.frames.reply.hex(" "),
-        error=one.error,
-    )
 
 
 def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:
@@ -375,6 +330,7 @@ def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
         error=poller.error,
         tags=sum(len(reader.qualities) for reader in readers),
         tags_good=sum(reader.qualities.count(Quality.GOOD) for reader in readers),
+        bad_tag=_bad_tag(readers),
         scans=counters.scans,
         overruns=poller.schedule.overruns,
         requests=counters.requests,
@@ -387,6 +343,23 @@ def connection_status(poller: ConnectionPoller) -> ConnectionStatus:
         late_p99_s=_finite(counters.late.quantile(0.99)),
         request_p99_s=_finite(counters.request_time.quantile(0.99)),
     )
+
+
+def _bad_tag(readers: Sequence[BlockReader]) -> BadTag | None:
+    """The first one that is bad, or else the first one that is stale."""
+    for quality in (Quality.BAD, Quality.STALE):
+        for reader in readers:
+            if quality in reader.qualities:
+                place = reader.qualities.index(quality)
+                tag = reader.block.tags[place]
+                return BadTag(
+                    site=tag.site,
+                    device=tag.device,
+                    tag=tag.tag,
+                    quality=quality.value,
+                    error=reader.problem(place),
+                )
+    return None
 
 
 def ingest_status(ingest: Ingest) -> IngestStatus:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from edge_agent.counts import counted
 from edge_agent.status import (
     AgentStatus,
     ConnectionStatus,
@@ -38,7 +39,7 @@ def problems_of(
     for sink in sinks:
         if sink["refused"]:
             yield (
-                f"{sink['name']} has refused {_count(sink['refused'], 'sample')} since the agent"
+                f"{sink['name']} has refused {counted(sink['refused'], 'sample')} since the agent"
                 " started: `edge-agent journal export quarantine` shows them"
             )
     for chore in upkeep:
@@ -62,7 +63,7 @@ def _problems_of_ingest(ingest: IngestStatus, now_ms: int) -> Iterator[str]:
         )
     if ingest["over_series_max"]:
         yield (
-            f"ingest: {_count(ingest['over_series_max'], 'message')} of new series left out since"
+            f"ingest: {counted(ingest['over_series_max'], 'message')} of new series left out since"
             f" the agent started, there are {ingest['series']} already: narrow mqtt.ingest_topics"
         )
 
@@ -74,12 +75,12 @@ def notices_of(ingest: IngestStatus | None) -> Iterator[str]:
     last = ingest["last_not_understood"]
     if last is not None:
         yield (
-            f"ingest: {_count(ingest['not_understood'], 'message')} not understood,"
+            f"ingest: {counted(ingest['not_understood'], 'message')} not understood,"
             f" the last one on topic {last['topic']}: {last['problem']}"
         )
     if ingest["overflowed"]:
         yield (
-            f"ingest: {_count(ingest['overflowed'], 'message')} of QoS 0 dropped while the journal"
+            f"ingest: {counted(ingest['overflowed'], 'message')} of QoS 0 dropped while the journal"
             " took none: publish with QoS 1"
         )
 
@@ -104,21 +105,21 @@ def verdict(
     if behind:
         late = [f"{sink['name']} is {sink['lag_s']:.0f} s behind" for sink in behind]
         return False, f"Catching up: {', '.join(late)}"
-    if problems:
-        more = f" (and {_count(len(problems) - 1, 'more problem')})" if problems[1:] else ""
-        return False, f"Data flows, but {problems[0]}{more}"
     tags = sum(connection["tags"] for connection in connections)
-    bad = tags - sum(connection["tags_good"] for connection in connections)
-    targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
-    where = f"{_count(len(connections), 'connection')} flow to {targets}"
-    notes = [f"; {bad} are bad or not read yet"] if bad else []
+    good = sum(connection["tags_good"] for connection in connections)
+    if problems:
+        more = f" (and {counted(len(problems) - 1, 'more problem')})" if problems[1:] else ""
+        bad = f"; of {counted(tags, 'tag')} {_bad_tags(connections)}" if good < tags else ""
+        return False, f"Data flows, but {problems[0]}{more}{bad}"
+    notes = [f"; {_bad_tags(connections)}"] if good < tags else []
     if kept := sum(sink["quarantined"] for sink in sinks):
-        notes.append(f"; {_count(kept, 'sample')} of earlier in quarantine")
+        notes.append(f"; {counted(kept, 'sample')} of earlier in quarantine")
     notes += [f"; {notice}" for notice in notices]
-    if not notes:
-        return True, f"All well: {_count(tags, 'tag')} on {where}"
-    which = f"{tags - bad} of {tags} tags" if bad else _count(tags, "tag")
-    return True, f"{which} on {where}{''.join(notes)}"
+    which = f"{good:,} of {counted(tags, 'tag')}" if good < tags else counted(tags, "tag")
+    flow = "flows" if good == 1 else "flow"
+    targets = ", ".join(sink["name"] for sink in sinks) or "no sink"
+    text = f"{which} on {counted(len(connections), 'connection')} {flow} to {targets}"
+    return True, f"{text}{''.join(notes)}" if notes else f"All well: {text}"
 
 
 def flows(status: AgentStatus) -> bool:
@@ -128,6 +129,18 @@ def flows(status: AgentStatus) -> bool:
         or _stops_at_journal(status["journal"])
         or any(sink["error"] or sink["lag_s"] > LAG_WARNING_S for sink in status["sinks"])
     )
+
+
+def _bad_tags(connections: Sequence[ConnectionStatus]) -> str:
+    """How many are not good, and one of them with its error."""
+    count = sum(connection["tags"] - connection["tags_good"] for connection in connections)
+    examples = [one["bad_tag"] for one in connections if one["bad_tag"] is not None]
+    text = f"{count:,} {'is' if count == 1 else 'are'} bad or not read yet"
+    if not examples:
+        return text
+    one = next((example for example in examples if example["quality"] == "bad"), examples[0])
+    name = f"{one['site']}/{one['device']}/{one['tag']}"
+    return f"{text}{':' if count == 1 else ', among them'} {name} ({one['error']})"
 
 
 def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
@@ -155,11 +168,5 @@ def _stops_at_journal(journal: JournalStatus) -> list[str]:
 
 def _stop_at_sink(sink: SinkStatus, now_ms: int) -> str:
     down_s = (now_ms - (sink["error_since_ms"] or now_ms)) / 1000
-    return (
-        f"{sink['name']} for {down_s:.0f} s ({sink['pending']} samples wait in the journal): "
-        f"{sink['error']}"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    waiting = f"{counted(sink['pending'], 'sample')} {'waits' if sink['pending'] == 1 else 'wait'}"
+    return f"{sink['name']} for {down_s:.0f} s ({waiting} in the journal): {sink['error']}"

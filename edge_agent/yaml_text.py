@@ -48,6 +48,17 @@ def load_yaml(text: str, where: str, load: Callable[[str], Any] | None = None) -
         ) from error
 
 
+def load_with_lines(text: str, where: str) -> Any:
+    """The same, with mappings that `line_of` knows the lines of."""
+    return load_yaml(text, where, YAML(typ="rt", pure=True).load)
+
+
+def line_of(mapping: Any, key: object) -> int | None:
+    """On which line a key of a mapping of `load_with_lines` stands; None where nobody knows."""
+    places = getattr(getattr(mapping, "lc", None), "data", None) or {}
+    return places[key][0] + 1 if key in places else None
+
+
 def read_text(path: Path) -> str:
     """A file's text. Raises ``ConfigError`` for one that is too large or not UTF-8, ``OSError``."""
     with path.open("rb") as file:

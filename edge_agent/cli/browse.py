@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edge_agent import address_map
 from edge_agent.address_map.cells import (
-    NAME_CHARS_MAX,
     PERIOD_MS_MAX,
     PERIOD_MS_MIN,
     TEXT_CHARS_MAX,
     name,
 )
+from edge_agent.cli.options import add_out, check_free, write_map
+from edge_agent.cli.words import whole
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import Tag
+from edge_agent.names import DistinctNames, valid_name
 from edge_agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,22 +39,19 @@ TOP_DEVICE = "Objects"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("conn", metavar="CONN", help="for example opc.tcp://10.0.0.5:4840")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the map to write (.csv)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    add_out(parser)
     parser.add_argument("--site", default="SITE", help="for the column of that name")
     parser.add_argument("--line", default="LINE", help="for the column of that name")
     parser.add_argument(
         "--period-ms",
-        type=_whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
+        type=whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
         default=PERIOD_MS_DEFAULT,
         metavar="MS",
         help=f"for the column of that name; {PERIOD_MS_DEFAULT} by default",
     )
     parser.add_argument(
         "--max-nodes",
-        type=_whole(1, NODES_MAX_MAX),
+        type=whole(1, NODES_MAX_MAX),
         default=NODES_MAX_DEFAULT,
         metavar="N",
         help=f"stop after so many nodes; {NODES_MAX_DEFAULT} by default",
@@ -71,7 +67,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         site = name(options.site)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_free(options.out, force=options.force)
+    check_free(options)
     console = Console(stderr=True, highlight=False)
     with _bar(console) as bar:
         task = bar.add_task("walking", total=None, found=0)
@@ -85,11 +81,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     tags, left_out = _tags(walk.variables, options, site)
     if not tags:
         raise TransientError(f"{options.conn}: no numbers and no Booleans below Objects")
-    _check_free(options.out, force=options.force)
-    try:
-        address_map.write(options.out, tags)
-    except OSError as error:
-        raise TransientError(f"{options.out}: {error.strerror}") from error
+    write_map(options, tags)
     _report(options, walk, len(tags), left_out)
     return 0
 
@@ -102,15 +94,6 @@ def _report(options: argparse.Namespace, walk: Walk, written: int, left_out: int
         print(
             f"stopped after {walk.visited} nodes, there are more: use a larger --max-nodes",
             file=sys.stderr,
-        )
-
-
-def _check_free(path: Path, *, force: bool) -> None:
-    if path.suffix.lower() != ".csv":
-        raise ConfigError(f"--out {path}: a map is written as .csv")
-    if path.exists() and not force:
-        raise ConfigError(
-            f"{path} is there already", hint="another --out, or --force to replace it"
         )
 
 
@@ -132,24 +115,19 @@ def _tags(
 ) -> tuple[list[Tag], int]:
     """A tag for each variable that has room in a map, and how many have none."""
     tags = []
-    taken: set[tuple[str, str]] = set()
+    names = DistinctNames()
     for variable in variables:
         address = str(variable.node)
         if len(address) > TEXT_CHARS_MAX or not _is_plain(address):
             continue
-        device = _name(variable.path[: variable.objects]) or TOP_DEVICE
-        tag = next(
-            candidate
-            for candidate in _numbered(_name(variable.path[variable.objects :]) or "value")
-            if (device, candidate) not in taken
-        )
-        taken.add((device, tag))
+        device = valid_name(".".join(variable.path[: variable.objects])) or TOP_DEVICE
+        tag = valid_name(".".join(variable.path[variable.objects :])) or "value"
         tags.append(
             Tag(
                 site=site,
                 line=options.line,
                 device=device,
-                tag=tag,
+                tag=names.take(device, tag),
                 protocol="opcua",
                 conn=options.conn,
                 unit_id=1,
@@ -171,34 +149,3 @@ def _is_plain(address: str) -> bool:
         and address == address.strip()
         and unicodedata.is_normalized("NFC", address)
     )
-
-
-def _name(parts: Sequence[str]) -> str:
-    """Browse names as a name of the map: what a topic may not have becomes an underscore."""
-    text = unicodedata.normalize("NFC", ".".join(parts))
-    text = re.sub(r"[/+#]|[^\S ]", "_", text)
-    text = "".join(letter if letter.isprintable() else "_" for letter in text)
-    text = text.strip().lstrip("$").strip()[:NAME_CHARS_MAX].strip()
-    try:
-        return name(text) if text else ""
-    except ValueError:
-        return re.sub(r"[^\w.-]", "_", text)
-
-
-def _numbered(text: str) -> Iterator[str]:
-    """The name, then with _2, _3 and so on, never longer than a name may be."""
-    yield text
-    number = 2
-    while True:
-        ending = f"_{number}"
-        yield f"{text[: NAME_CHARS_MAX - len(ending)]}{ending}"
-        number += 1
-
-
-def _whole(smallest: int, largest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
-        return int(text)
-
-    return parse

@@ -9,6 +9,7 @@ import orjson
 from edge_agent import protocols
 from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.command_line import DONE, WRONG_INPUT
+from edge_agent.counts import counted
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
 
@@ -25,11 +26,12 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     if found is None:
         return WRONG_INPUT
     connections = plan(found.tags, protocols.load)
+    devices = {(tag.site, tag.device) for tag in found.tags}
     facts = {
         "ok": True,
         "tags": len(found.tags),
         "disabled": found.disabled,
-        "devices": len({(tag.site, tag.device) for tag in found.tags}),
+        "devices": len(devices),
         "connections": len(connections),
         "sha256": found.sha256,
         "problems": [],
@@ -38,7 +40,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         print(orjson.dumps(facts).decode())
     else:
         print(
-            f"{options.map}: valid; {facts['tags']} tags of {facts['devices']} devices "
-            f"on {facts['connections']} connections, {facts['disabled']} disabled"
+            f"{options.map}: valid; {counted(len(found.tags), 'tag')} of"
+            f" {counted(len(devices), 'device')} on"
+            f" {counted(len(connections), 'connection')}, {found.disabled:,} disabled"
         )
     return DONE

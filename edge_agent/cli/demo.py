@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -29,9 +28,10 @@ from edge_agent.address_map import AddressMap
 from edge_agent.agent import Agent
 from edge_agent.cli import tables
 from edge_agent.cli.options import add_map
+from edge_agent.cli.words import duration_s
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings, load_settings
-from edge_agent.simulator.plant import rebind
+from edge_agent.simulator.plant import DRIVERS_OWN, safe, told
 from edge_agent.status import AgentStatus
 
 REFRESH_S = 0.5
@@ -48,18 +48,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_map(parser)
     parser.add_argument(
-        "--for", dest="duration", metavar="TIME", help="end by itself after this time, like 10s, 2m"
+        "--for",
+        dest="duration_s",
+        type=duration_s,
+        metavar="TIME",
+        help="end by itself after this time, like 10s, 2m",
     )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Show the product at work; exit code 1 if one sample taken was not delivered to every sink."""
-    duration_s = None if options.duration is None else parse_duration(options.duration)
     loaded = address_map.load(options.map or DEMO_MAP, protocols.load)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-demo-")))
         demo_map = _moved(loaded, folder)
-        if any(tag.protocol == "modbus" for tag in demo_map.tags):
+        if any(tag.protocol != DRIVERS_OWN for tag in demo_map.tags):
             stack.enter_context(_simulator(demo_map.path))
         broker = stack.enter_context(_mosquitto(folder))
         http = f"127.0.0.1:{free_port()}"
@@ -73,7 +76,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         pages = stack.enter_context(_dashboard(folder / "data", http))
         demo_settings = load_settings(None, {}, overrides)
         where = " · ".join(_places(broker, pages))
-        status = asyncio.run(_show(Agent(demo_settings, demo_map), where, duration_s))
+        status = asyncio.run(_show(Agent(demo_settings, demo_map), where, options.duration_s))
     return summarize(status)
 
 
@@ -127,18 +130,22 @@ def summarize(status: AgentStatus) -> int:
     return 0 if complete else 1
 
 
-def parse_duration(text: str) -> float:
-    """`10s`, `2m`, `1h` or plain seconds, in seconds. Raises ``ConfigError``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"--for {text}: allowed: a time like 10s, 2m or 1h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"]
-
-
 def _moved(loaded: AddressMap, folder: Path) -> AddressMap:
-    """The same map with its PLCs on free ports of loopback, and serial lines in the folder."""
+    """The same map with its PLCs on free ports of loopback, and serial lines in the folder.
+
+    Rows that can't be simulated are left out and told: a demo must not ask a real PLC. Raises
+    ``ConfigError`` if none is left.
+    """
+    tags, unserved = safe(loaded.tags, protocols.load, folder)
+    for line in told(unserved):
+        print(line, file=sys.stderr)
+    if not tags:
+        raise ConfigError(
+            f"{loaded.path}: no row of it can be simulated",
+            hint="edge-agent demo without --map has a map of its own",
+        )
     path = folder / "address_map.csv"
-    address_map.write(path, rebind(loaded.tags, folder=folder))
+    address_map.write(path, tags)
     return address_map.load(path, protocols.load)
 
 

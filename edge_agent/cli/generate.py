@@ -9,10 +9,15 @@ from typing import Any
 
 import orjson
 
-from edge_agent.cli.options import add_map, load_map_or_tell
+from edge_agent.cards_file import CardsError
+from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
+from edge_agent.cli.words import place
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.counts import counted
 from edge_agent.generate.files import Outcome, prepare, write
+from edge_agent.generate.renderers import DASHBOARD
 from edge_agent.generate.subject import Subject
+from edge_agent.output_file import check_not_input, check_output_folder
 from edge_agent.settings import Settings
 
 
@@ -21,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_map(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=place,
         default=Path("generated"),
         metavar="FOLDER",
         help="where the files go (default: %(default)s)",
@@ -39,8 +44,20 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     found = load_map_or_tell(options)
     if found is None:
         return WRONG_INPUT
-    outcome = prepare(Subject(found, settings), options.out)
     if not options.check:
+        check_output_folder(options.out)
+    try:
+        outcome = prepare(Subject(found, settings), options.out)
+    except CardsError as error:
+        if not options.json:
+            raise
+        problems = [{"file": DASHBOARD, **problem.as_dict()} for problem in error.problems]
+        print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        return WRONG_INPUT
+    if not options.check:
+        for file in outcome.files:
+            if file.changed:
+                check_not_input(options.out / file.name, inputs_of(options))
         write(outcome, options.out)
     if options.json:
         print(orjson.dumps(_as_dict(outcome, check=options.check)).decode())
@@ -64,6 +81,7 @@ def _as_dict(outcome: Outcome, *, check: bool) -> dict[str, Any]:
             for file in outcome.files
         ],
         "conflicts": outcome.conflicts,
+        "unknown": outcome.unknown,
         "left_out": {
             name: [
                 {
@@ -84,6 +102,7 @@ def _show(outcome: Outcome, *, check: bool) -> None:
     for file in outcome.files:
         print(f"{_state(changed=file.changed, check=check):10} {file.name}")
     for name, left_out in outcome.left_out.items():
-        print(f"{name}: {len(left_out)} tags are not carried; it names them")
-    for conflict in outcome.conflicts:
-        print(f"edge-agent: dashboard.yaml: {conflict}", file=sys.stderr)
+        are = "is" if len(left_out) == 1 else "are"
+        print(f"{name}: {counted(len(left_out), 'tag')} {are} not carried; it names them")
+    for line in (*outcome.conflicts, *outcome.unknown):
+        print(f"edge-agent: {DASHBOARD}: {line}", file=sys.stderr)

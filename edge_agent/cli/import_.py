@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,14 @@ from rich.box import ROUNDED
 from rich.console import Console
 from rich.table import Table
 
-from edge_agent import address_map, protocols
+from edge_agent import protocols
 from edge_agent.address_map import FILE_BYTES_MAX
 from edge_agent.address_map.cells import PERIOD_MS_MAX, PERIOD_MS_MIN, UNIT_ID_MAX, label, name
+from edge_agent.cli.options import add_out, check_free, write_map
+from edge_agent.cli.tables import aligned
+from edge_agent.cli.words import Once, whole
 from edge_agent.command_line import DONE, WRONG_INPUT
-from edge_agent.errors import ConfigError, TransientError
+from edge_agent.errors import ConfigError
 from edge_agent.importers import KINDS, OUTCOMES, Defaults, Finding, Imported, Outcome, convert
 from edge_agent.importers.addresses import protocol_of
 from edge_agent.settings import Settings
@@ -40,21 +43,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help=f"configuration of another system: {_LISTED}"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the map to write (.csv)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace it if it is there")
+    add_out(parser)
     parser.add_argument(
         "--from",
         dest="kind",
+        action=Once,
         choices=sorted(KINDS),
         metavar="KIND",
         help=f"{', '.join(KINDS)}; found out by the contents unless it is given",
     )
-    parser.add_argument("--site", help="of rows for which the file says none")
-    parser.add_argument("--line", help="of rows for which the file says none")
+    parser.add_argument("--site", action=Once, help="of rows for which the file says none")
+    parser.add_argument("--line", action=Once, help="of rows for which the file says none")
     parser.add_argument(
-        "--device", help="of rows for which the file says none; the file's name by default"
+        "--device",
+        action=Once,
+        help="of rows for which the file says none; the file's name by default",
     )
     parser.add_argument(
         "--conn",
@@ -66,13 +69,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unit-id",
-        type=_whole(0, UNIT_ID_MAX),
+        action=Once,
+        type=whole(0, UNIT_ID_MAX),
         metavar="N",
         help="of rows for which the file says none; 1 by default",
     )
     parser.add_argument(
         "--period-ms",
-        type=_whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
+        action=Once,
+        type=whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
         metavar="MS",
         help="of rows for which the file says none; 1000 by default",
     )
@@ -81,7 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Write the map and the report; exit code 2 if nothing could be carried over."""
-    _check_free(options.out, force=options.force)
+    check_free(options)
     defaults = _defaults(options)
     try:
         data = _bytes_of(options.file)
@@ -89,11 +94,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     except ConfigError as error:
         raise ConfigError(f"{options.file}: {error}", hint=error.hint) from error
     if imported.tags:
-        _check_free(options.out, force=options.force)
-        try:
-            address_map.write(options.out, imported.tags)
-        except OSError as error:
-            raise TransientError(f"{options.out}: {error.strerror}") from error
+        write_map(options, imported.tags)
     if options.json:
         print(orjson.dumps(as_dict(imported, options.out), option=orjson.OPT_INDENT_2).decode())
     else:
@@ -125,20 +126,31 @@ def _defaults(options: argparse.Namespace) -> Defaults:
             raise ConfigError(f"--{column} {text!r}: {error}") from error
         if not given[column]:
             raise ConfigError(f"--{column} is empty; leave it out, or write a name")
-    conn, conns = "", {}
-    for text in options.conn:
-        if match := _NAMED_CONN.fullmatch(text):
-            conns[match["name"]] = _checked(match["conn"])
-        else:
-            conn = _checked(text)
+    conns = _conns(options.conn)
     return Defaults(
         **given,
         file_name=options.file.name.partition(".")[0],
-        conn=conn,
+        conn=conns.pop("", ""),
         conns=conns,
         unit_id=options.unit_id,
         period_ms=options.period_ms,
     )
+
+
+def _conns(words: Sequence[str]) -> dict[str, str]:
+    """Connections by device, that of all others under ''. Raises ``ConfigError``."""
+    conns: dict[str, str] = {}
+    for text in words:
+        match = _NAMED_CONN.fullmatch(text)
+        device, conn = (match["name"], match["conn"]) if match else ("", text)
+        if device in conns:
+            whose = f"device {device}" if device else "all devices without one of their own"
+            raise ConfigError(
+                f"--conn {text}: --conn {conns[device]} is given for {whose} already",
+                hint="--conn NAME=CONN is for one device of the file",
+            )
+        conns[device] = _checked(conn)
+    return conns
 
 
 def _checked(conn: str) -> str:
@@ -156,13 +168,6 @@ def _checked(conn: str) -> str:
     return conn
 
 
-def _check_free(path: Path, *, force: bool) -> None:
-    if path.exists() and not force:
-        raise ConfigError(
-            f"{path} is there already", hint="another --out, or --force to replace it"
-        )
-
-
 def _bytes_of(path: Path) -> bytes:
     """A whole file. Raises ``ConfigError``."""
     try:
@@ -176,15 +181,6 @@ def _bytes_of(path: Path) -> bytes:
         raise ConfigError("there is no such file; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise ConfigError(f"can't be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _whole(smallest: int, largest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,9}", text) or not smallest <= int(text) <= largest:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
-        return int(text)
-
-    return parse
 
 
 # -- the report --------------------------------------------------------------------------------
@@ -221,7 +217,5 @@ def _table(console: Console, findings: Sequence[Finding]) -> None:
             shown.add_row(*row, style=_STYLES[finding.outcome])
         console.print(shown, soft_wrap=False)
         return
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in (_COLUMNS, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip(), file=sys.stderr)
+    for line in aligned(_COLUMNS, rows):
+        print(line, file=sys.stderr)

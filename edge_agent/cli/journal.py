@@ -17,6 +17,7 @@ import orjson
 
 from edge_agent.agent import JOURNAL_FILE
 from edge_agent.cli.options import add_common
+from edge_agent.counts import counted
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Policy
 from edge_agent.journal.entries import samples_of
@@ -91,7 +92,7 @@ def _status(file: JournalFile, options: argparse.Namespace) -> int:
     if options.json:
         print(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
         return 0
-    print(f"{file.path}: {file.taken:,} samples taken of {len(file.series):,} series")
+    print(f"{file.path}: {counted(file.taken, 'sample')} taken of {len(file.series):,} series")
     print(f"{file.bytes_used / 1e6:,.1f} of {file.bytes_max / 1e6:,.0f} MB in use")
     for row in sinks:
         print(
@@ -106,7 +107,8 @@ def _check(file: JournalFile, options: argparse.Namespace) -> int:  # noqa: ARG0
     for fault in faults:
         print(fault)
     if not faults:
-        print(f"{file.path}: sound; {file.taken:,} samples are accounted for")
+        are = "is" if file.taken == 1 else "are"
+        print(f"{file.path}: sound; {counted(file.taken, 'sample')} {are} accounted for")
     return 1 if faults else 0
 
 
@@ -163,7 +165,7 @@ def _known(file: JournalFile, sink: str) -> str:
 
 def _replay(file: JournalFile, options: argparse.Namespace) -> int:
     samples = file.replay(_known(file, options.sink))
-    print(f"{samples:,} samples will be delivered to {options.sink} again")
+    print(f"{counted(samples, 'sample')} will be delivered to {options.sink} again")
     return 0
 
 
@@ -175,7 +177,7 @@ def _trim(file: JournalFile, options: argparse.Namespace) -> int:
             hint="repeat with --yes if that is meant; `journal export` saves them first",
         )
     samples = file.discard(sink, "trimmed by hand")
-    print(f"{samples:,} samples given up for {sink}; `journal export ledger` shows them")
+    print(f"{counted(samples, 'sample')} given up for {sink}; `journal export ledger` shows them")
     return 0
 
 

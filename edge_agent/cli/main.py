@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,7 +16,7 @@ from keyword import iskeyword
 from typing import Any
 
 from edge_agent import __version__, logs
-from edge_agent.cli.options import add_common, add_map, load_map
+from edge_agent.cli.options import add_common, add_map, command_words, load_map
 from edge_agent.command_line import DONE, exit_code, prepare_output
 from edge_agent.settings import Settings, load_settings
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     prepare_output()
-    options = _parser(words).parse_args(words)
+    options = _options(words)
 
     def work() -> int:
         settings = _settings(options)
@@ -57,6 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(run(options, settings))
 
     return exit_code("edge-agent", work)
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """What the words say; ends with exit code 2 and a sentence if they are wrong."""
+    parser = _parser(words)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        text = f"unrecognized arguments: {' '.join(unknown)}"
+        if options.command and options.takes_map and not unknown[0].startswith("-"):
+            named = f"{command_words(options)} --map {shlex.quote(unknown[0])}"
+            text = f"{text}; an address map is named with --map: {named}"
+        parser.error(text)
+    return options
 
 
 def _daemon(options: argparse.Namespace, settings: Settings) -> int:
@@ -97,6 +111,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     add_map(parser, default=None)
+    parser.set_defaults(takes_map=False)
     add_common(parser, default=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +13,10 @@ import orjson
 from rich.console import Console
 
 from edge_agent import address_map, protocols
+from edge_agent.cli.options import add_common
 from edge_agent.cli.plan_against import show_rows
 from edge_agent.cli.reload import outcome
+from edge_agent.cli.tables import aligned, clock
 from edge_agent.command_line import DONE
 from edge_agent.control_client import ControlClient
 from edge_agent.errors import ConfigError
@@ -44,6 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "rollback", help="write a version into the map's file and apply it"
     )
     rollback.add_argument("version", type=int, metavar="N")
+    for action in actions.choices.values():
+        add_common(action)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -52,6 +55,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         client = ControlClient(settings.agent.data_dir)
         print(outcome(client.post(f"/map/rollback/{options.version}")))
         return DONE
+    if not settings.agent.data_dir.is_dir():
+        raise ConfigError(
+            f"{settings.agent.data_dir}: there is no such folder",
+            hint="--data-dir tells where the agent keeps its data",
+        )
     versions = MapVersions(settings.agent.data_dir)
     versions.load()
     if options.action == "show":
@@ -72,22 +80,17 @@ def _history(versions: Sequence[Version], settings: Settings, *, as_json: bool) 
     if not versions:
         print(f"no map was applied on {settings.agent.data_dir} yet", file=sys.stderr)
         return
-    rows: list[tuple[str, ...]] = [
-        ("version", "applied", "by", "how", "tags", "+", "~", "-", "sha256")
-    ]
-    for one in versions:
-        applied = datetime.fromtimestamp(one.applied_at_ms / 1000).astimezone()
-        rows.append(
-            (
-                *(str(one.version), f"{applied:%Y-%m-%d %H:%M:%S}", one.author, one.how),
-                *map(str, (one.tags, one.added, one.changed, one.removed)),
-                one.sha256[:HASH_SHOWN],
-            )
+    columns = ("version", "applied", "by", "how", "tags", "+", "~", "-", "sha256")
+    rows = [
+        (
+            *(str(one.version), clock(one.applied_at_ms), one.author, one.how),
+            *map(str, (one.tags, one.added, one.changed, one.removed)),
+            one.sha256[:HASH_SHOWN],
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        for one in versions
+    ]
+    for line in aligned(columns, rows):
+        print(line)
 
 
 def _diff(

@@ -27,20 +27,21 @@ from edge_agent.address_map.check import check
 from edge_agent.address_map.problems import UnreadableFileError
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
-from edge_agent.cli.options import add_map, load_map_or_tell
-from edge_agent.cli.plan_against import run_against
-from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
-from edge_agent.errors import DeviceError, EdgeAgentError, contained
-from edge_agent.forecast import (
+from edge_agent.bus_load import (
     ROUND_TRIP_S,
     ClassForecast,
     ConnectionForecast,
-    Forecast,
     Verdict,
-    forecast,
     request_s,
     wire_of,
 )
+from edge_agent.cli.options import add_map, load_map_or_tell
+from edge_agent.cli.plan_against import run_against
+from edge_agent.cli.tables import aligned
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.counts import counted
+from edge_agent.errors import DeviceError, EdgeAgentError, contained
+from edge_agent.forecast import Forecast, forecast
 from edge_agent.model import Tag
 from edge_agent.planner import Connection, plan
 from edge_agent.protocols.base import Driver
@@ -93,11 +94,18 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     found = load_map_or_tell(options)
     if found is None:
         return WRONG_INPUT
-    if options.against is not None:
-        return run_against(options, settings, found)
     measured = Measured()
     if options.measure:
         measured = uvloop.run(measure(plan(found.tags, protocols.load)))
+    for conn, problem in measured.errors.items():
+        print(
+            f"edge-agent: {conn} could not be measured, so {options.round_trip_ms:g} ms are"
+            f" assumed: {problem}",
+            file=sys.stderr,
+        )
+    if options.against is not None:
+        code = run_against(options, settings, found, measured.round_trips_s)
+        return FAILED if measured.errors else code
     result = forecast(
         found.tags,
         protocols.load,
@@ -108,12 +116,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         round_trips_s=measured.round_trips_s,
     )
     lines = _lines(found) if result.verdict is Verdict.IMPOSSIBLE else {}
-    for conn, problem in measured.errors.items():
-        print(
-            f"edge-agent: {conn} could not be measured, so {options.round_trip_ms:g} ms are"
-            f" assumed: {problem}",
-            file=sys.stderr,
-        )
     if options.json:
         document = as_dict(result, found, measured, lines)
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
@@ -313,8 +315,8 @@ def _show(
         console.print("wanted, read: registers; ?: assumed, --measure asks the PLC")
     thinned = result.thinned_tags
     console.print(
-        f"{len(found.tags):,} tags, at most {_per_day(result.rows_per_s)} rows a day"
-        + (f"; {thinned:,} tags have a deadband or a heartbeat and give fewer" if thinned else "")
+        f"{counted(len(found.tags), 'tag')}, at most {_per_day(result.rows_per_s)} rows a day"
+        + (f"; {_fewer(thinned)}" if thinned else "")
     )
     journal = result.journal
     console.print(
@@ -430,13 +432,13 @@ def _table(
             table.add_row(*row, style=style)
         console.print(table, soft_wrap=False)
         return
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, rights, strict=True)
-        ]
-        console.print("  ".join(cells).rstrip())
+    for line in aligned(columns, rows, rights):
+        console.print(line)
+
+
+def _fewer(thinned: int) -> str:
+    have, give = ("has", "gives") if thinned == 1 else ("have", "give")
+    return f"{counted(thinned, 'tag')} {have} a deadband or a heartbeat and {give} fewer"
 
 
 def _per_day(rows_per_s: Fraction) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from edge_agent import address_map, protocols
 from edge_agent.command_line import DONE, FAILED
 from edge_agent.control_client import ControlClient
+from edge_agent.counts import counted
+from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.preview import Load, Preview, is_possible, preview
 from edge_agent.settings import Settings
@@ -23,11 +25,21 @@ ROWS_SHOWN_MAX: Final = 40
 
 
 def run_against(
-    options: argparse.Namespace, settings: Settings, after: address_map.AddressMap
+    options: argparse.Namespace,
+    settings: Settings,
+    after: address_map.AddressMap,
+    round_trips_s: Mapping[str, float],
 ) -> int:
     """Compare with the running map or with a file; exit code 1 if the new one is impossible."""
     before = _before(options.against, settings)
-    found = preview(before, after.tags, protocols.load, settings)
+    found = preview(
+        before,
+        after.tags,
+        protocols.load,
+        settings,
+        round_trip_s=options.round_trip_ms / 1000,
+        round_trips_s=round_trips_s,
+    )
     if options.json:
         document = {"ok": True, "sha256": after.sha256, **found, "problems": []}
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
@@ -42,6 +54,11 @@ def run_against(
 def _before(against: str, settings: Settings) -> Sequence[Tag]:
     """The tags of the map that is compared with."""
     if against != RUNNING:
+        if not Path(against).exists():
+            raise ConfigError(
+                f"--against {against}: there is no such file",
+                hint=f"another map's file, or: --against {RUNNING}",
+            )
         return address_map.load(Path(against), protocols.load).tags
     data = ControlClient(settings.agent.data_dir).get_bytes("/map/file")
     return address_map.parse(Path("the running map"), data, protocols.load).tags
@@ -68,7 +85,7 @@ def _show_some(console: Console, lines: Sequence[str], style: str) -> None:
     for line in lines[:ROWS_SHOWN_MAX]:
         console.print(line, style=style)
     if len(lines) > ROWS_SHOWN_MAX:
-        console.print(f"  and {len(lines) - ROWS_SHOWN_MAX} more (--json has all)", style=style)
+        console.print(f"  and {len(lines) - ROWS_SHOWN_MAX:,} more (--json has all)", style=style)
 
 
 _WORDS: Final = {
@@ -84,10 +101,12 @@ def _show_touched(console: Console, found: Preview) -> None:
         conns = found["connections"][kind]
         if conns:
             named = "" if kind == "kept" else ": " + ", ".join(conns[:ROWS_SHOWN_MAX])
-            noun = "connection" if len(conns) == 1 else "connections"
-            console.print(f"{len(conns)} {noun} {words}{named}")
-    for series in found["series_ended"][:ROWS_SHOWN_MAX]:
-        console.print(f"series {series} gets no more samples; what is stored of it stays")
+            more = len(conns) - ROWS_SHOWN_MAX
+            if named and more > 0:
+                named += f" and {more:,} more"
+            console.print(f"{counted(len(conns), 'connection')} {words}{named}")
+    ended = "series {} gets no more samples; what is stored of it stays"
+    _show_some(console, list(map(ended.format, found["series_ended"])), "")
 
 
 def _show_load(console: Console, before: Load, after: Load) -> None:

@@ -6,10 +6,8 @@ import argparse
 import asyncio
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +21,8 @@ from edge_agent.address_map import MapError
 from edge_agent.address_map.writer import replace_file
 from edge_agent.cli import probe_show as show
 from edge_agent.cli.options import add_map, load_map
-from edge_agent.cli.probe_words import PREFIXES, spans, units, whole
+from edge_agent.cli.probe_words import spans, units
+from edge_agent.cli.words import whole
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.errors import (
     ConfigError,
@@ -35,18 +34,15 @@ from edge_agent.errors import (
     contained,
 )
 from edge_agent.model import Address, Tag, ValueType, locate
+from edge_agent.output_file import check_output, unwritable
 from edge_agent.planner import Block, plan
 from edge_agent.probe import cells
-from edge_agent.probe.interpretations import (
-    Interpretation,
-    Setting,
-    Verdict,
-    interpretations,
-    judge,
-    scaled,
-)
+from edge_agent.probe.interpretations import Setting, interpretations, judge, scaled
+from edge_agent.probe.row import Row
 from edge_agent.probe.scan import Span, UnitScan
 from edge_agent.protocols.base import Driver, Reply
+from edge_agent.protocols.modbus_syntax import PREFIXES
+from edge_agent.selection import FORMS, UnknownNameError, selected
 from edge_agent.settings import Settings
 
 REQUESTS_MAX: Final = 5_000
@@ -58,6 +54,7 @@ PAUSE_MS_MAX: Final = 10_000
 ARRIVAL_TIMEOUT_S: Final = 5.0
 """How long a subscribing protocol has for a row's first value."""
 ARRIVAL_PAUSE_S: Final = 0.05
+_HINT_WRITE: Final = "the new file is made beside the old one, so the folder must be writable too"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +64,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="*",
         metavar="DEVICE[/TAG]",
-        help="rows of the map to read, all without; or one connection to scan, tcp://HOST:PORT",
+        help="rows of the map to read, also SITE/DEVICE[/TAG], all without; or one connection to"
+        " scan, tcp://HOST:PORT",
     )
     parser.add_argument(
         "--write", action="store_true", help="put clearly better settings into the map (.csv only)"
@@ -123,19 +121,6 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
 # -- rows of a map -----------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Row:
-    """What one row gave. ``registers`` stay empty where there is no choice of settings."""
-
-    tag: Tag
-    registers: list[int] = field(default_factory=list)
-    value: float | None = None
-    found: list[Interpretation] = field(default_factory=list)
-    verdict: Verdict | None = None
-    error: str = ""
-    not_written: str = ""
-
-
 def _probe(options: argparse.Namespace) -> int:
     try:
         loaded = load_map(options)
@@ -152,6 +137,8 @@ def _probe(options: argparse.Namespace) -> int:
             f"{path}: --write can't change single cells of a workbook (.xlsx)",
             hint="save the sheet as 'CSV UTF-8 (*.csv)', or leave --write out and type them in",
         )
+    if options.write:
+        check_output(path, _HINT_WRITE)
     tags = _chosen(loaded.tags, options.what)
     with _progress(len(tags), "rows") as progress:
         [task] = progress.task_ids
@@ -180,18 +167,16 @@ def _bytes(path: Path) -> bytes:
 
 
 def _chosen(tags: Sequence[Tag], words: Sequence[str]) -> list[Tag]:
-    """The rows that DEVICE and DEVICE/TAG name, in map order; all of them without a word."""
+    """The rows that the words name (`selection`), in map order; all of them without a word."""
     if not words:
         return list(tags)
-    names = {name for tag in tags for name in (tag.device, f"{tag.device}/{tag.tag}")}
-    wanted = {unicodedata.normalize("NFC", word) for word in words}
-    for word in sorted(wanted - names):
-        near = get_close_matches(word, names, 1)
+    try:
+        return selected(tags, words, lambda tag: tag.key)
+    except UnknownNameError as error:
         raise ConfigError(
-            f"the map has no enabled row {word!r}; expected DEVICE or DEVICE/TAG",
-            hint=f"edge-agent probe {near[0]}" if near else f"for example {min(names)}",
-        )
-    return [tag for tag in tags if wanted & {tag.device, f"{tag.device}/{tag.tag}"}]
+            f"the map has no enabled row {error.word!r}; expected {FORMS}",
+            hint=f"for example {error.near}" if error.near else "",
+        ) from error
 
 
 async def _read_all(tags: Sequence[Tag], done: Callable[[], None]) -> list[Row]:
@@ -282,10 +267,7 @@ def _write(path: Path, data: bytes, rows: Sequence[Row]) -> list[cells.Change]:
     try:
         replace_file(path, changed)
     except OSError as error:
-        raise EdgeAgentError(
-            f"{path} can't be written and is as it was: {error.strerror}",
-            hint="the folder must be writable too: the new file is made beside the old one",
-        ) from error
+        raise unwritable(path, error, _HINT_WRITE) from error
     return changes
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edge_agent.cli.tables import aligned
+from edge_agent.counts import counted
 from edge_agent.model import ByteOrder, Tag, ValueType
 from edge_agent.probe.cells import Change
 from edge_agent.probe.interpretations import (
@@ -21,10 +23,8 @@ from edge_agent.probe.interpretations import (
     shown_order,
     shown_value,
 )
+from edge_agent.probe.row import Row
 from edge_agent.probe.scan import Span, UnitScan
-
-if TYPE_CHECKING:
-    from edge_agent.cli.probe import Row
 
 REGISTERS_PER_LINE: Final = 8
 BITS_PER_LINE: Final = 16
@@ -97,13 +97,8 @@ def _cell(tag: Tag, interpretation: Interpretation, best: Setting | None) -> str
 def _lines(row: Row) -> list[str]:
     """The grid for a pipe: fixed columns."""
     heads = ["type", *(_HEADS.get(order, str(order)) for order in ORDERS)]
-    grid = [heads, *([str(value_type), *cells] for value_type, cells in _grid(row))]
-    widths = [max(len(line[at]) for line in grid) for at in range(len(heads))]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in grid
-    ]
+    grid = [[str(value_type), *cells] for value_type, cells in _grid(row)]
+    return [f"  {line}" for line in aligned(heads, grid)]
 
 
 def _table(row: Row) -> Table:
@@ -189,7 +184,7 @@ def changes_list(changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 def written(path: Path, found: Sequence[Row], changes: Sequence[Change]) -> None:
     """What `--write` changed, and what it left alone for want of clearness."""
-    count = "nothing" if not changes else "1 cell" if len(changes) == 1 else f"{len(changes)} cells"
+    count = counted(len(changes), "cell") if changes else "nothing"
     print(f"{path}: {count} changed")
     for one in changes:
         name = f"{one.tag.device}/{one.tag.tag}"
@@ -212,7 +207,7 @@ def scan(console: Console, scans: Sequence[UnitScan], requests: int) -> None:
             continue  # told in one line below
         cells = sum(span.cells for span, _ in one.found)
         refused = sum(span.cells for span in one.missing)
-        console.print(Text(f"unit {one.unit_id}: {cells} cells answer, {refused} do not", "bold"))
+        console.print(Text(_answers(one.unit_id, cells, refused), "bold"))
         if one.found and console.is_terminal:
             console.print(_dump_table(one))
         elif one.found:
@@ -225,7 +220,13 @@ def scan(console: Console, scans: Sequence[UnitScan], requests: int) -> None:
         units = ", ".join(_runs([one.unit_id for one in quiet]))
         reason = quiet[0].given_up or next(iter(quiet[0].refusals.values()), "")
         console.print(Text(f"nothing from unit {units}: {reason}", "dim"))
-    console.print(Text(f"{requests} requests", "dim"))
+    console.print(Text(counted(requests, "request"), "dim"))
+
+
+def _answers(unit_id: int, cells: int, refused: int) -> str:
+    answer = "answers" if cells == 1 else "answer"
+    does = "does" if refused == 1 else "do"
+    return f"unit {unit_id}: {counted(cells, 'cell')} {answer}, {refused:,} {does} not"
 
 
 def _dump(one: UnitScan) -> list[str]:

@@ -1,19 +1,18 @@
-"""What `edge-agent probe` takes on its command line: ranges of cells, units, whole numbers."""
+"""What `edge-agent probe` takes on its command line: ranges of cells, units."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from typing import Final
 
 from edge_agent import protocols
+from edge_agent.address_map.cells import UNIT_ID_MAX
 from edge_agent.errors import ConfigError
 from edge_agent.model import ValueType, locate
 from edge_agent.probe.scan import Span
+from edge_agent.protocols.modbus_syntax import PREFIXES
 
-UNIT_ID_MAX: Final = 255
-PREFIXES: Final = {"holding": "hr", "input": "ir", "coil": "co", "discrete": "di"}
 _RANGE: Final = re.compile(r"(?P<first>(?:(?P<prefix>[a-z]{2}):)?[0-9]+)(?:-(?P<last>[0-9]+))?")
 
 
@@ -67,14 +66,3 @@ def units(text: str) -> tuple[int, ...]:
             )
         found += range(first, last + 1)
     return tuple(dict.fromkeys(found))
-
-
-def whole(smallest: int, largest: int) -> Callable[[str], int]:
-    """A parser of whole numbers between two bounds."""
-
-    def parse(text: str) -> int:
-        if re.fullmatch("[0-9]{1,9}", text) and smallest <= int(text) <= largest:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
-
-    return parse

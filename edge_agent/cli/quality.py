@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import orjson
 from rich.box import ROUNDED
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edge_agent import protocols
 from edge_agent.address_map import AddressMap
-from edge_agent.cli.options import add_map, load_map_or_tell
+from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
+from edge_agent.cli.tables import aligned, clock
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.counts import counted
+from edge_agent.durations import ALLOWED, duration_ms
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.forecast import forecast
+from edge_agent.output_file import check_not_input, check_output, unwritable
 from edge_agent.quality.collect import Collected, Key, Source, Subject, collect
 from edge_agent.quality.collect import Progress as Show
 from edge_agent.quality.figures import Expectation
@@ -32,13 +36,15 @@ from edge_agent.quality.judge import SHOWN, Finding, Judged, Verdict, percent, s
 from edge_agent.quality.map_findings import map_findings
 from edge_agent.quality.page import page
 from edge_agent.quality.report import Report, as_dict, make_report
+from edge_agent.selection import FORMS, UnknownNameError, selected
 from edge_agent.settings import Settings
 from edge_agent.sinks import STORE_FILE
 
 SINCE_DEFAULT: Final = "24h"
 SETTLE_MS: Final = 10_000
 """What is younger may still be on its way into a database: without --until it is left out."""
-RANGE_MS_MAX: Final = 366 * 86_400_000
+RANGE_DAYS_MAX: Final = 366
+RANGE_MS_MAX: Final = RANGE_DAYS_MAX * 86_400_000
 """A year of one tag each second is 31 million samples."""
 TIME_LIMIT_S: Final = 3_600.0
 """A day of 3,000 tags each second takes minutes on a PC and some quarters of an hour on a Pi."""
@@ -48,7 +54,6 @@ LINE_INTERVAL_S: Final = 10.0
 """Of progress where standard error is no terminal."""
 
 _STYLES: Final = {Verdict.GOOD: "green", Verdict.LOOK: "yellow", Verdict.BAD: "bold red"}
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until", metavar="TIME", help="so long ago, or a time with zone (default: now)"
     )
-    parser.add_argument("--device", metavar="DEVICE", help="this one only; also SITE/DEVICE")
+    parser.add_argument("--device", metavar="DEVICE", help=f"this one only: {FORMS}")
     parser.add_argument(
         "--source",
         choices=("store", "edge", "remote"),
@@ -87,6 +92,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Report; exit code 1 if something is bad."""
+    if options.html is not None:
+        check_not_input(options.html, inputs_of(options, "html"))
+        check_output(options.html)
     loaded: AddressMap | None = None
     if options.map is not None or options.map_only:
         loaded = load_map_or_tell(options)
@@ -111,33 +119,30 @@ def parse_range(since: str, until: str | None, now_ms: int) -> tuple[int, int]:
     """Start and end in ms since 1970 UTC. Raises ``ConfigError``."""
     end_ms = now_ms - SETTLE_MS if until is None else _moment(until, "--until", now_ms)
     start_ms = _moment(since, "--since", end_ms)
-    if not 0 <= start_ms < end_ms:
+    if start_ms < 0:
+        raise ConfigError(
+            f"--since {since}: that is before 1970; allowed: at most {RANGE_DAYS_MAX} days",
+            hint=f"--since {SINCE_DEFAULT}, or a later time",
+        )
+    if start_ms >= end_ms:
         raise ConfigError(
             f"--since {since}: not before the end of the range, {clock(end_ms)}",
             hint="--since 24h, or an earlier time",
         )
     if end_ms - start_ms > RANGE_MS_MAX:
-        raise ConfigError(f"--since {since}: allowed: at most {RANGE_MS_MAX // 86_400_000} days")
+        raise ConfigError(f"--since {since}: allowed: at most {RANGE_DAYS_MAX} days")
     return start_ms, end_ms
 
 
-def clock(ts_ms: int) -> str:
-    """A time as people here read it, with its zone."""
-    return datetime.fromtimestamp(ts_ms / 1000).astimezone().isoformat(" ", "seconds")
-
-
 def _moment(text: str, option: str, before_ms: int) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text.strip())
-    if match is not None:
-        return before_ms - int(match[1]) * _UNITS_MS[match[2]]
-    try:
+    with suppress(ValueError):
+        return before_ms - round(duration_ms(text))
+    with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text.strip())
         if moment.tzinfo is not None:
             return round(moment.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        pass
     raise ConfigError(
-        f"{option} {text}: allowed: a span like 30m, 24h or 7d, or a time with its zone like"
+        f"{option} {text}: allowed: {ALLOWED}; or a time with its zone like"
         " 2026-11-23T10:00:00+09:00"
     )
 
@@ -204,22 +209,22 @@ async def _report(
 
 
 def _subjects(known: set[Key], loaded: AddressMap | None, device: str | None) -> list[Subject]:
-    """The map's tags, or the source's where there is no map; those of one device if asked."""
+    """The map's tags, or the source's where there is no map; those of ``device`` if asked."""
     if loaded is None:
         subjects = [Subject(key, Expectation()) for key in sorted(known)]
     else:
         subjects = [Subject(Key(*tag.key), Expectation.of(tag), tag.unit) for tag in loaded.tags]
     if device is not None:
-        subjects = [
-            one
-            for one in subjects
-            if device in (one.key.device, f"{one.key.site}/{one.key.device}")
-        ]
-        if not subjects:
+        try:
+            subjects = selected(subjects, [device], lambda one: one.key)
+        except UnknownNameError as error:
             missing = "no sample of it in the range"
             if loaded is not None:
                 missing = f"it stands in no row of {loaded.path}"
-            raise ConfigError(f"--device {device}: {missing}")
+            raise ConfigError(
+                f"--device {device}: {missing}; expected {FORMS}",
+                hint=f"for example --device {shlex.quote(error.near)}" if error.near else "",
+            ) from error
     if not subjects:
         raise TransientError(
             "the source has no sample in the range", hint="--map tells which tags should be there"
@@ -231,10 +236,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"--html {path}: can't be written: {error.strerror}",
-            hint="name a file in a folder that is there and may be written",
-        ) from error
+        raise unwritable(path, error) from error
 
 
 # -- the map alone -----------------------------------------------------------------------------
@@ -264,7 +266,8 @@ def _map_only(loaded: AddressMap, settings: Settings, *, as_json: bool) -> int:
             style = _STYLES[finding.verdict]
             console.print(f"{SHOWN[finding.verdict]}: {finding.text}", style=style)
         console.print(
-            f"{loaded.path}: {len(loaded.tags):,} tags, {len(findings):,} things to look at"
+            f"{loaded.path}: {counted(len(loaded.tags), 'tag')},"
+            f" {counted(len(findings), 'thing')} to look at"
         )
     return FAILED if is_bad else DONE
 
@@ -279,7 +282,7 @@ def _show(report: Report, limit: int | None) -> None:
     every = report.all
     console.print(
         f"{report.source}, {clock(report.start_ms)} to {clock(report.end_ms)}:"
-        f" {every.tags:,} tags, {every.samples:,} samples"
+        f" {counted(every.tags, 'tag')}, {counted(every.samples, 'sample')}"
     )
     for note in report.notes(clock):
         console.print(f"note: {note}", style="dim")
@@ -290,7 +293,7 @@ def _show(report: Report, limit: int | None) -> None:
     for one in report.devices:
         coverage = "" if one.coverage is None else f", coverage {percent(one.coverage)}"
         console.print(
-            f"{one.site} {one.device}: {one.good:,} good, {one.look:,} to look at, {one.bad:,} bad"
+            f"{one.site}/{one.device}: {one.good:,} good, {one.look:,} to look at, {one.bad:,} bad"
             f"{coverage}",
             style=_STYLES[one.verdict],
         )
@@ -307,7 +310,7 @@ def _cells(one: Judged) -> tuple[str, ...]:
     longest = figures.gaps[0] if figures.gaps else None
     p95_ms = figures.deviation_p95_ms
     return (
-        " ".join(one.subject.key),
+        "/".join(one.subject.key),
         SHOWN[one.verdict],
         "" if figures.coverage is None else percent(figures.coverage),
         "" if figures.gap_count is None else f"{figures.gap_count:,}",
@@ -321,16 +324,14 @@ def _cells(one: Judged) -> tuple[str, ...]:
 def _table(console: Console, rows: Sequence[Judged]) -> None:
     """A table with lines on a terminal; in a file or a pipe words in columns."""
     if not console.is_terminal:
-        lines = [_COLUMNS, *map(_cells, rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for cells in lines:
-            padded = map(str.ljust, cells, widths)
-            console.print("  ".join(padded).rstrip())
+        for line in aligned(_COLUMNS, [_cells(one) for one in rows]):
+            console.print(line)
         return
     table = Table(box=ROUNDED)
     for column in _COLUMNS:
         right = column not in ("tag", "verdict", "why")
-        table.add_column(column, justify="right" if right else "left", no_wrap=right)
+        justify: JustifyMethod = "right" if right else "left"
+        table.add_column(column, justify=justify, no_wrap=right, overflow="fold")
     for one in rows:
         table.add_row(*_cells(one), style=_STYLES[one.verdict])
     console.print(table, soft_wrap=False)

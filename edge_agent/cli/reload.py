@@ -22,6 +22,8 @@ def run(_: argparse.Namespace, settings: Settings) -> int:
 
 def outcome(done: dict[str, object]) -> str:
     """What became of a map, in a line."""
+    if not done["changed"] and done["written"]:
+        return "the file is written; no row differs from the running map"
     if not done["changed"]:
         return "nothing has changed: the running map is what the file says"
     kept = "not kept, see the agent's log" if done["version"] is None else f"{done['version']}"

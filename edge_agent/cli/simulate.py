@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edge_agent.cli.options import add_map
+from edge_agent.cli.words import whole
 from edge_agent.errors import ConfigError
 from edge_agent.settings import Settings
 from edge_agent.simulator import __main__ as simulator
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_map(parser)
     parser.add_argument("--host", type=_host, help="listen here instead of on the hosts of the map")
     parser.add_argument(
-        "--port", type=_port, help="first port, instead of those of the map; 0: any"
+        "--port", type=whole(0, PORT_MAX), help="first port, instead of those of the map; 0: any"
     )
     parser.add_argument(
         "--faults",
@@ -32,14 +33,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Answer until SIGTERM or Ctrl-C."""
     if options.map is None:
         raise ConfigError("no address map given", hint="edge-agent simulate --map address_map.csv")
-    words = [str(options.map)]
-    if options.host is not None:
-        words += ["--host", options.host]
-    if options.port is not None:
-        words += ["--port", str(options.port)]
-    if options.faults is not None:
-        words += ["--faults", str(options.faults)]
-    return simulator.main(words)
+    return simulator.answer(
+        options.map, host=options.host, port=options.port, faults=options.faults
+    )
 
 
 def _host(text: str) -> str:
@@ -48,9 +44,3 @@ def _host(text: str) -> str:
     except UnicodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no name that a host can have") from error
     return text
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) <= PORT_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: 0 to {PORT_MAX}")
-    return int(text)

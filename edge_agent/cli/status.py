@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import http.client
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,17 +13,22 @@ import orjson
 from rich.console import Console
 
 from edge_agent.cli import tables
+from edge_agent.cli.tables import clock
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings
 
 TIMEOUT_S = 5.0
+MS = "milliseconds"
+"""Of a clock that tells one request from the next."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument(
-        "--frames", metavar="DEVICE", help="its last requests and replies, byte by byte"
+        "--frames",
+        metavar="DEVICE",
+        help="its last requests and replies, byte by byte; also SITE/DEVICE, DEVICE/TAG",
     )
 
 
@@ -38,16 +43,21 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
     else:
-        console = Console(highlight=False)
-        style = "green" if status["well"] else "bold red"
-        console.print(status["verdict"], style=style, markup=False)
-        for problem in status["problems"]:
-            console.print(f"problem: {problem}", style="red", markup=False)
-        for notice in status["notices"]:
-            console.print(f"notice: {notice}", style="yellow", markup=False)
-        console.print(tables.stages(status, None))
-        console.print(tables.devices(status))
+        show(status, Console(highlight=False))
     return 0 if status["well"] else 1
+
+
+def show(status: Mapping[str, Any], console: Console) -> None:
+    """The verdict, problems and notices that are not in it, each stage and each device."""
+    say = partial(console.print, markup=False, soft_wrap=True)
+    verdict = status["verdict"]
+    say(verdict, style="green" if status["well"] else "bold red")
+    for word, style in (("problem", "red"), ("notice", "yellow")):
+        for text in status[f"{word}s"]:
+            if text not in verdict:
+                say(f"{word}: {text}", style=style)
+    tables.stages(status, None).show(console)
+    tables.devices(status).show(console)
 
 
 def _show_frames(address: tuple[str, int], device: str, *, as_json: bool) -> int:
@@ -70,19 +80,15 @@ def frame_lines(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield "  nothing kept: not asked yet, or its protocol shows no frames"
         yield from _exchange_lines(block["exchanges"])
         for incident in block["incidents"]:
-            yield f"  went bad at {_clock(incident['ts_ms'])}: {', '.join(incident['tags'])}"
+            yield f"  went bad at {clock(incident['ts_ms'], MS)}: {', '.join(incident['tags'])}"
             yield from _exchange_lines(incident["exchanges"], "    ")
 
 
 def _exchange_lines(exchanges: Sequence[Mapping[str, Any]], indent: str = "  ") -> Iterator[str]:
     for one in exchanges:
-        yield f"{indent}{_clock(one['ts_ms'])} {one['error'] or 'good'}"
+        yield f"{indent}{clock(one['ts_ms'], MS)} {one['error'] or 'good'}"
         yield f"{indent}  sent     {one['request']}"
         yield f"{indent}  received {one['reply'] or 'nothing'}"
-
-
-def _clock(ts_ms: int) -> str:
-    return datetime.fromtimestamp(ts_ms / 1000).astimezone().isoformat(" ", "milliseconds")
 
 
 def fetch(host: str, port: int, path: str = "/status") -> dict[str, Any]:

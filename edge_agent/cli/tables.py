@@ -1,17 +1,24 @@
-"""An agent's status as tables for a terminal."""
+"""How commands show things: tables, plain columns for a file or a pipe, times, an agent's status.
+
+A column is as wide as its cells look, not as they are long: a Korean sign takes two places.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import repeat
 from typing import Any
 
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 TAGS_SHOWN_MAX = 4
 _STYLES = {"good": "green", "bad": "bold red", "stale": "dim"}
+_RANKS = {"bad": 0, "stale": 1, "good": 2}
 
 
 @dataclass(slots=True)
@@ -29,14 +36,70 @@ class Rates:
         return (count - before[0]) / (now_s - before[1])
 
 
-def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
+def aligned(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], rights: Sequence[bool] = ()
+) -> Iterator[str]:
+    """A table as lines, its names first: words in columns, on the right where it says so."""
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [
+            _padded(cell, width, right=right)
+            for cell, width, right in zip(row, widths, rights or repeat(False), strict=False)
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _padded(cell: str, width: int, *, right: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return space + cell if right else cell + space
+
+
+def clock(ts_ms: int, timespec: str = "seconds") -> str:
+    """A time (ms since 1970 UTC) as people here read it, with its offset."""
+    return datetime.fromtimestamp(ts_ms / 1000).astimezone().isoformat(" ", timespec)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells in columns, before it is known where they are shown. ``numbers`` stand on the right.
+
+    On a narrow terminal a number stays whole, and every other cell goes on in the next line.
+    """
+
+    title: str
+    columns: Sequence[str]
+    numbers: frozenset[str]
+    rows: list[Sequence[str | Text]] = field(default_factory=list)
+
+    def add(self, *cells: str | Text) -> None:
+        """One more row."""
+        self.rows.append(cells)
+
+    def __rich__(self) -> Table:
+        table = Table(title=self.title, title_justify="left", expand=False)
+        for column in self.columns:
+            if column in self.numbers:
+                table.add_column(column, justify="right", no_wrap=True)
+            else:
+                table.add_column(column, overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def show(self, console: Console) -> None:
+        """A table with lines on a terminal; in a file or a pipe words in columns."""
+        if console.is_terminal:
+            console.print(self)
+            return
+        rows = [[str(cell) for cell in row] for row in self.rows]
+        for line in aligned(self.columns, rows, [name in self.numbers for name in self.columns]):
+            console.print(line, soft_wrap=True, markup=False)
+
+
+def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:
     """Scans, ingest, journal and each sink: count, rate, lag, errors."""
-    table = Table(title="stages", title_justify="left", expand=False)
-    for name, justify in (("stage", "left"), ("samples", "right"), ("per s", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("waiting", "lag", "lost", "errors"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
+    numbers = ("samples", "per s", "waiting", "lag", "lost", "errors")
+    grid = Grid("stages", ("stage", *numbers, "state"), frozenset(numbers))
     now_s = status["agent"]["now_ms"] / 1000
 
     def rate(name: str, count: float) -> str:
@@ -47,7 +110,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
         state = Text("connected", "green") if row["connected"] else Text(row["error"] or "", "red")
         errors = sum(row["errors"].values())
         late = row["late_p99_s"]
-        table.add_row(
+        grid.add(
             row["conn"],
             f"{row['samples']:,}",
             rate(row["conn"], row["samples"]),
@@ -59,7 +122,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
         )
     if (row := status["ingest"]) is not None:
         state = Text("connected", "green") if row["connected"] else Text(row["error"] or "", "red")
-        table.add_row(
+        grid.add(
             "ingest",
             f"{row['samples']:,}",
             rate("ingest", row["samples"]),
@@ -72,7 +135,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
     journal = status["journal"]
     full = "disk full" if journal["disk_full"] else "full" if journal["full"] else ""
     used = f"{journal['bytes_used'] / 1e6:,.1f} of {journal['bytes_max'] / 1e6:,.0f} MB"
-    table.add_row(
+    grid.add(
         "journal",
         f"{journal['taken']:,}",
         rate("journal", journal["taken"]),
@@ -85,7 +148,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
     for row in status["sinks"]:
         state = Text(row["error"], "red") if row["error"] else Text("delivering", "green")
         lost = row["lost"] + row["quarantined"]
-        table.add_row(
+        grid.add(
             f"→ {row['name']}",
             f"{row['delivered']:,}",
             rate(row["name"], row["delivered"]),
@@ -95,29 +158,28 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Table:
             f"{sum(row['failures'].values()):,}",
             state,
         )
-    return table
+    return grid
 
 
-def devices(status: Mapping[str, Any]) -> Table:
-    """Each device with its newest values and the age of the newest one."""
-    table = Table(title="devices", title_justify="left", expand=False)
-    table.add_column("device")
-    table.add_column("age", justify="right")
-    table.add_column("newest values")
+def devices(status: Mapping[str, Any]) -> Grid:
+    """Each device with its newest values and the age of the newest one; bad tags come first."""
+    grid = Grid("devices", ("device", "age", "newest values"), frozenset({"age"}))
     now_ms = status["agent"]["now_ms"]
     for device in status["devices"]:
         times = [tag["ts_ms"] for tag in device["tags"] if tag["ts_ms"] is not None]
         age = f"{max(now_ms - max(times), 0) / 1000:.1f} s" if times else "never"
         values = Text()
-        for tag in device["tags"][:TAGS_SHOWN_MAX]:
+        tags = sorted(device["tags"], key=lambda tag: _RANKS[tag["quality"]])
+        for tag in tags[:TAGS_SHOWN_MAX]:
             values.append(f"{tag['tag']} ", "dim")
             values.append(_value(tag), _style(tag))
             values.append("  ")
-        more = len(device["tags"]) - TAGS_SHOWN_MAX
+        more = len(tags) - TAGS_SHOWN_MAX
         if more > 0:
             values.append(f"+{more}", "dim")
-        table.add_row(f"{device['site']} {device['line']} {device['device']}", age, values)
-    return table
+        place = " ".join(filter(None, (device["site"], device["line"], device["device"])))
+        grid.add(place, age, values)
+    return grid
 
 
 def everything(status: Mapping[str, Any], rates: Rates, footer: str) -> Group:

@@ -7,14 +7,12 @@ is changed by moving lines and a merge never compares numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
+from edge_agent.cards_file import FORM_VERSION
 from edge_agent.generate.subject import Rendered, Subject
 from edge_agent.generate.templating import render
 from edge_agent.model import Tag, ValueType
-
-FORM_VERSION: Final = 1
-"""Of the file's form."""
 
 Card = dict[str, Any]
 

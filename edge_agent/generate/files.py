@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.address_map.writer import replace_file
+from edge_agent.cards_file import unknown_names
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.generate.cards import render_with
-from edge_agent.generate.merge import mains_of, merge
+from edge_agent.generate.merge import cards_of, merge
 from edge_agent.generate.renderers import DASHBOARD, RENDERERS
 from edge_agent.generate.subject import MARK, LeftOut, Subject
+from edge_agent.output_file import HINT_FOLDER, unwritable
 from edge_agent.yaml_text import read_text
 
 LAST: Final = f".generated/{DASHBOARD}"
@@ -37,10 +39,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All files, in the order in which they are written, and what is worth telling."""
+    """All files, in the order in which they are written, and what is worth telling.
+
+    ``conflicts`` is what was kept in `dashboard.yaml` although the map has changed, ``unknown``
+    what cards name and the map has not got.
+    """
 
     files: tuple[File, ...]
     conflicts: tuple[str, ...]
+    unknown: tuple[str, ...]
     left_out: dict[str, tuple[LeftOut, ...]]
 
 
@@ -61,16 +68,19 @@ def prepare(subject: Subject, folder: Path) -> Outcome:
     edited, last = _text(folder / DASHBOARD), _text(folder / LAST)
     texts[LAST] = texts[DASHBOARD]
     if edited is not None:
-        chosen = render_with(subject, mains_of(edited, DASHBOARD)).text
+        cards = cards_of(edited, DASHBOARD)
+        mains = {key: card.main for key, card in cards.items() if card.main is not None}
+        chosen = render_with(subject, mains).text
         fresh = texts[DASHBOARD] if edited == last else chosen
         merged = merge(last, edited, fresh, DASHBOARD)
         texts[DASHBOARD], conflicts = merged.text, merged.conflicts
+    unknown = unknown_names(cards_of(texts[DASHBOARD], DASHBOARD), _tags_of(subject))
     files = [_compared(folder, name, text) for name, text in texts.items()]
-    return Outcome(tuple(files), tuple(conflicts), left_out)
+    return Outcome(tuple(files), tuple(conflicts), tuple(unknown), left_out)
 
 
 def write(outcome: Outcome, folder: Path) -> None:
-    """Write what has changed. Raises ``EdgeAgentError``."""
+    """Write what has changed. Raises ``EdgeAgentError``, ``ConfigError`` for a wrong folder."""
     for file in outcome.files:
         if file.changed:
             path = folder / file.name
@@ -78,7 +88,7 @@ def write(outcome: Outcome, folder: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, file.data)
             except OSError as error:
-                raise EdgeAgentError(f"{path} can't be written: {error.strerror}") from error
+                raise unwritable(path, error, HINT_FOLDER) from error
 
 
 def _compared(folder: Path, name: str, text: str) -> File:
@@ -91,6 +101,10 @@ def _compared(folder: Path, name: str, text: str) -> File:
             hint="choose another folder with --out, or move the file away",
         )
     return File(name, data, before != data)
+
+
+def _tags_of(subject: Subject) -> dict[str, set[str]]:
+    return {"/".join(key): {tag.tag for tag in tags} for key, tags in subject.devices.items()}
 
 
 def _text(path: Path) -> str | None:

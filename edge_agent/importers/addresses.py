@@ -17,6 +17,8 @@ from edge_agent.model import ValueType
 
 PREFIXES: Final = {"coil": "co", "discrete": "di", "input": "ir", "holding": "hr"}
 """How the map writes the four areas of Modbus, counted from 0."""
+DIGIT_PREFIXES: Final = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
+"""The same by the first digit of a reference such as 40001."""
 BIT_PREFIXES: Final = frozenset({"co", "di"})
 
 _PROTOCOLS: Final = {

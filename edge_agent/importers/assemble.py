@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -21,20 +21,24 @@ from edge_agent.address_map.cells import (
     PERIOD_MS_MIN,
     PRECISION_DIGITS_MAX,
     TEXT_CHARS_MAX,
-    name,
 )
 from edge_agent.address_map.check import Checked, check
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
 from edge_agent.address_map.writer import to_csv
+from edge_agent.errors import ConfigError
 from edge_agent.importers.base import Defaults, Finding, Found, Outcome, Place, Row, printable
 from edge_agent.model import AddressSyntax, Tag
+from edge_agent.names import DistinctNames, numbered, valid_name
 
 SITE_DEFAULT: Final = "SITE"
 LINE_DEFAULT: Final = "LINE"
 DEVICE_DEFAULT: Final = "DEVICE"
 PERIOD_MS_DEFAULT: Final = 1_000
 """Where neither the file nor the command line says anything."""
+
+NAMES_SHOWN_MAX: Final = 20
+"""Of devices in an error; an export may have hundreds."""
 
 THE_FILE: Final = Place("the file")
 """The place of what is missing in the file as a whole."""
@@ -53,6 +57,7 @@ def assemble(
     kind: str, found: Found, defaults: Defaults, syntax: Callable[[str], type[AddressSyntax]]
 ) -> Imported:
     """Make tags of the rows; ``syntax`` gives a protocol's address syntax, as for the map."""
+    _check_names(found, defaults)
     _report_defaults(found, defaults)
     names = _Names(found, defaults)
     tags = []
@@ -71,6 +76,22 @@ def assemble(
     _report_unused(found, defaults, tags)
     findings = sorted(found.findings, key=lambda finding: finding.number)
     return Imported(kind, tuple(tags), tuple(findings))
+
+
+def _check_names(found: Found, defaults: Defaults) -> None:
+    """Refuse connections for devices that the file has not got. Raises ``ConfigError``."""
+    known = found.devices | dict.fromkeys(row.device for row in found.rows if row.device)
+    unknown = [name for name in defaults.conns if name not in known]
+    if not unknown:
+        return
+    shown = ", ".join(printable(name) for name in [*known][:NAMES_SHOWN_MAX])
+    more = len(known) - NAMES_SHOWN_MAX
+    there = f"there are {shown}" if known else "its rows name no devices"
+    raise ConfigError(
+        f"no device {', '.join(unknown)} in the file; {there}"
+        + (f" and {more:,} more" if more > 0 else ""),
+        hint="--conn NAME=CONN calls a device as the file does; --conn CONN is for all others",
+    )
 
 
 def _report_defaults(found: Found, defaults: Defaults) -> None:
@@ -96,7 +117,7 @@ def _report_unused(found: Found, defaults: Defaults, tags: Sequence[Tag]) -> Non
     given |= {f"--conn {device}": conn for device, conn in defaults.conns.items()}
     for option, conn in given.items():
         if used and conn not in used:
-            reason = "no row took it: the file says another, or names no such device"
+            reason = "no row took it: the file says another"
             found.left_out(Place(option), conn, reason)
 
 
@@ -186,8 +207,7 @@ class _Names:
         self._line = defaults.line or LINE_DEFAULT
         self._device = defaults.device or defaults.file_name or DEVICE_DEFAULT
         self._known: dict[tuple[str, str], str] = {}
-        self._taken: set[tuple[str, str, str]] = set()
-        self._last: dict[tuple[str, str, str], int] = {}
+        self._tags = DistinctNames()
         self._lines: dict[tuple[str, str], str] = {}
         self._devices: dict[tuple[str, str, str], str] = {}
         self._said: dict[tuple[str, str], str] = {}
@@ -231,7 +251,7 @@ class _Names:
             longer = valid_name(f"{line}_{device}")
             self._devices[key] = next(
                 one
-                for one in chain([longer], self._numbered(site, "", longer))
+                for one in chain([longer], numbered(longer))
                 if self._lines.setdefault((site, one), line) == line
             )
         made = self._devices[key]
@@ -244,36 +264,12 @@ class _Names:
         """The tag's name, a longer one or one with a number, so that no other tag has it."""
         wanted = self.valid(row, "tag", row.tag)
         longer = valid_name(row.long_tag)
-        candidates = chain(
-            [wanted], [longer] if longer else [], self._numbered(site, device, wanted)
-        )
-        made = next(one for one in candidates if (site, device, one) not in self._taken)
-        self._taken.add((site, device, made))
+        made = self._tags.take((site, device), wanted, *([longer] if longer else []))
         if made != wanted:
             self._found.changed(
                 row.place, row.tag, f"is called {made}: {device} has another tag {wanted}"
             )
         return made
-
-    def _numbered(self, site: str, device: str, tag: str) -> Iterator[str]:
-        """The name with _2, _3 and so on, never longer than a name may be, from the last one on."""
-        key = (site, device, tag)
-        while True:
-            number = self._last[key] = self._last.get(key, 1) + 1
-            ending = f"_{number}"
-            yield f"{tag[: NAME_CHARS_MAX - len(ending)]}{ending}"
-
-
-def valid_name(text: str) -> str:
-    """The nearest name that the map takes; empty if nothing is left of the text."""
-    made = unicodedata.normalize("NFC", text)
-    made = re.sub(r"[/+#]|[^\S ]", "_", made)
-    made = "".join(c if c.isprintable() else "_" for c in made)
-    made = made.strip().lstrip("$").strip()[:NAME_CHARS_MAX].strip()
-    try:
-        return name(made) if made else ""
-    except ValueError:  # a character that nobody sees
-        return re.sub(r"[^\w. -]", "_", made)
 
 
 # -- the map's own check -----------------------------------------------------------------------

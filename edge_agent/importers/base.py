@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from edge_agent import durations
 from edge_agent.address_map.problems import shown
 from edge_agent.errors import ConfigError
 from edge_agent.model import ByteOrder, ValueType
@@ -133,12 +135,18 @@ class Found:
         self.findings: list[Finding] = []
         self.about: Row | None = None
         """The row that findings are about, so that they stand where the row does."""
+        self.devices: dict[str, None] = {}
+        """What the command line may call the file's devices, in file order."""
         self._number = 0
 
     def add(self, row: Row) -> None:
         """Take a row. Raises ``ConfigError`` if the file gives too many."""
         row.number = self._next()
         self.rows.append(row)
+
+    def named(self, *devices: str) -> None:
+        """Note names of the file by which `--conn NAME=CONN` finds a device, but empty ones."""
+        self.devices.update(dict.fromkeys(filter(None, devices)))
 
     def left_out(self, place: Place, what: object, reason: str) -> None:
         """Report something of which no row was made."""
@@ -232,28 +240,12 @@ def is_true(value: object) -> bool:
     return value is True or text(value).lower() in {"true", "1", "yes"}
 
 
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h|d)")
-_UNIT_MS: Final = {
-    "ns": 1e-6,
-    "us": 1e-3,
-    "µs": 1e-3,
-    "ms": 1.0,
-    "s": 1e3,
-    "m": 60e3,
-    "h": 3_600e3,
-    "d": 86_400e3,
-}
-
-
 def duration_ms(value: object) -> float | None:
-    """A duration such as ``1m30s`` or ``500ms``, or a number of seconds, in milliseconds."""
+    """A duration such as ``1m30s``, or a number of seconds, in milliseconds; else ``None``."""
     plain = text(value)
     seconds = number(plain)
     if seconds is not None:
         return seconds * 1_000
-    if len(plain) > NUMBER_CHARS_MAX:
-        return None
-    parts = _DURATION.findall(plain)
-    if not parts or "".join(digits + unit for digits, unit in parts) != plain:
-        return None
-    return math.fsum(float(digits) * _UNIT_MS[unit] for digits, unit in parts)
+    with suppress(ValueError):
+        return durations.duration_ms(plain)
+    return None

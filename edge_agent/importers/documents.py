@@ -133,6 +133,17 @@ def column_key(name: str) -> str:
     return re.sub(r"[\s._]+", "", name).lower()
 
 
+def tag_sheet(data: bytes, wanted: frozenset[str], what: str) -> Sheet:
+    """The table of a tag export, which has all of these columns.
+
+    ``what`` says in words whose export was expected, and which columns. Raises ``ConfigError``.
+    """
+    sheet = find_sheet(data, wanted)
+    if sheet is None:
+        raise ConfigError(f"not a tag export of {what}")
+    return sheet
+
+
 def find_sheet(data: bytes, wanted: frozenset[str]) -> Sheet | None:
     """The table below the first line that has all of these columns; ``None`` if none has."""
     records = read_records(data)

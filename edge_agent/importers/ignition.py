@@ -18,7 +18,7 @@ from typing import Final
 
 from edge_agent.codec import WIDTHS
 from edge_agent.errors import ConfigError
-from edge_agent.importers.addresses import protocol_of, s7_address
+from edge_agent.importers.addresses import BIT_PREFIXES, protocol_of, s7_address
 from edge_agent.importers.base import (
     DEPTH_MAX,
     Defaults,
@@ -262,6 +262,7 @@ class _Walk:
         """Connection, address and type of an OPC item. Raises ``ValueError``."""
         item = _ITEM.fullmatch(path)
         device = item["device"] if item else ""
+        self.found.named(device, server)
         conn = self.defaults.conn_of(device, server) if device else self.defaults.conn_of(server)
         protocol = protocol_of(conn)
         if not conn:
@@ -305,7 +306,7 @@ def _modbus(address: str) -> tuple[int | None, str, ValueType]:
     """`HR1`, `2.HRF100`, `HR5.3` in the map's form. Raises ``ValueError``."""
     match = _MODBUS.fullmatch(address.upper())
     area = _AREAS[match["area"]] if match else ""
-    bits = area in {"co", "di"}
+    bits = area in BIT_PREFIXES
     if match is None or (match["kind"] and (bits or match["kind"] not in _DESIGNATORS)):
         raise ValueError(
             f"{address!r} is no number of Ignition's Modbus driver, such as HR1, HRF100, 2.C5"

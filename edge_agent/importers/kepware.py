@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.codec import WIDTHS
-from edge_agent.errors import ConfigError
-from edge_agent.importers.addresses import protocol_of, s7_address
+from edge_agent.importers.addresses import BIT_PREFIXES, DIGIT_PREFIXES, protocol_of, s7_address
 from edge_agent.importers.base import Defaults, Found, Place, Row, number
-from edge_agent.importers.documents import Record, Sheet, find_sheet
+from edge_agent.importers.documents import Record, Sheet, tag_sheet
 from edge_agent.importers.scaling import linear
 from edge_agent.model import ByteOrder, ValueType
 
@@ -42,15 +41,12 @@ _TYPES: Final[Mapping[str, ValueType | None]] = {
 _MODBUS: Final = re.compile(
     r"(?P<hex>H)?(?P<area>[0134])(?P<number>[0-9A-F]{1,5})(?:\.(?P<bit>[0-9]{1,2}))?"
 )
-_PREFIXES: Final = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
 _TRUE: Final = frozenset({"1", "true", "yes"})
 
 
 def read(data: bytes, defaults: Defaults) -> Found:
     """All tags of an export. Raises ``ConfigError``."""
-    sheet = find_sheet(data, COLUMNS)
-    if sheet is None:
-        raise ConfigError("not a tag export of Kepware: no columns Tag Name, Address, Data Type")
+    sheet = tag_sheet(data, COLUMNS, "Kepware: no columns Tag Name, Address, Data Type")
     found = Found()
     reader = _Tags(sheet, defaults, found)
     for record in sheet.records:
@@ -76,6 +72,7 @@ class _Tags:
         """One tag, or why it is none of the map."""
         name = self.sheet.cell(record, "tagname")
         place = Place("", record.line)
+        self.found.named(*_prefixes(name))
         access = self.sheet.cell(record, "clientaccess").upper()
         if access in {"WO", "W"}:
             self.found.left_out(place, name, "write only; the agent only reads")
@@ -118,9 +115,9 @@ class _Tags:
     def _where(self, name: str) -> tuple[str, str, str]:
         """Device, tag and connection of `Channel1.Device1.Group.Tag`, or of `Group.Tag`."""
         parts = name.split(".")
-        for count in (2, 1):
-            prefix = ".".join(parts[:count])
-            if len(parts) > count and prefix in self.defaults.conns:
+        for prefix in _prefixes(name):
+            if prefix in self.defaults.conns:
+                count = prefix.count(".") + 1
                 device, conn = parts[count - 1], self.defaults.conns[prefix]
                 return device, ".".join(parts[count:]), conn
         if self.defaults.conn:
@@ -161,6 +158,12 @@ class _Tags:
         return scale, offset + 0.0
 
 
+def _prefixes(name: str) -> list[str]:
+    """What of a tag's name may name its device: the longer one first."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in (2, 1) if len(parts) > count]
+
+
 def _modbus(address: str, kind: ValueType | None) -> tuple[str, ValueType]:
     """A Modbus address of Kepware in the map's form. Raises ``ValueError``."""
     match = _MODBUS.fullmatch(address.upper())
@@ -169,10 +172,10 @@ def _modbus(address: str, kind: ValueType | None) -> tuple[str, ValueType]:
             f"{address!r}; carried over are 40001, 400001, H40001 and bits like 400001.3, no"
             " arrays and texts"
         )
-    prefix = _PREFIXES[match["area"]]
+    prefix = DIGIT_PREFIXES[match["area"]]
     first = int(match["number"], 16 if match["hex"] else 10) - 1
     if match["bit"] is not None:
         return f"{prefix}:{first}.{match['bit']}", ValueType.BOOL
-    if prefix in {"co", "di"}:
+    if prefix in BIT_PREFIXES:
         return f"{prefix}:{first}", ValueType.BOOL
     return f"{prefix}:{first}", kind or ValueType.UINT16

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.codec import WIDTHS
-from edge_agent.errors import ConfigError
-from edge_agent.importers.addresses import protocol_of, s7_address
+from edge_agent.importers.addresses import DIGIT_PREFIXES, protocol_of, s7_address
 from edge_agent.importers.base import Defaults, Found, Place, Row, number, whole
-from edge_agent.importers.documents import Record, Sheet, find_sheet
+from edge_agent.importers.documents import Record, Sheet, tag_sheet
 from edge_agent.model import ByteOrder, ValueType
 
 COLUMNS: Final = frozenset({"name", "address", "attribute", "type"})
@@ -46,16 +45,13 @@ _MODBUS: Final = re.compile(
     r"(?P<unit>[0-9]{1,3})!(?P<area>[0134])(?P<number>[0-9]{4,5})"
     r"(?:\.(?P<bit>[0-9]{1,2}))?(?:#(?P<order>[BL]{1,2}))?"
 )
-_PREFIXES: Final = {"0": "co", "1": "di", "3": "ir", "4": "hr"}
 _OPCUA: Final = re.compile(r"(?P<space>[0-9]{1,5})!(?P<node>.+)", re.DOTALL)
 _GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def read(data: bytes, defaults: Defaults) -> Found:
     """All tags of an export. Raises ``ConfigError``."""
-    sheet = find_sheet(data, COLUMNS)
-    if sheet is None:
-        raise ConfigError("not a tag export of Neuron: no columns name, address, attribute, type")
+    sheet = tag_sheet(data, COLUMNS, "Neuron: no columns name, address, attribute, type")
     found = Found()
     reader = _Tags(sheet, defaults, found)
     for record in sheet.records:
@@ -84,6 +80,7 @@ class _Tags:
         attribute = self.sheet.cell(record, "attribute").lower()
         address = self.sheet.cell(record, "address")
         place = Place(f"cell {self.sheet.place_of('address')}{record.line}", record.line)
+        self.found.named(*self._names(record))
         try:
             _check_attribute(attribute)
             row = self._row(record, place, name, address)
@@ -92,11 +89,15 @@ class _Tags:
         else:
             self.found.add(row)
 
+    def _names(self, record: Record) -> tuple[str, str]:
+        """Node and group."""
+        node = self.sheet.cell(record, "node") or self.sheet.cell(record, "driver")
+        return node, self.sheet.cell(record, "group")
+
     def _row(self, record: Record, place: Place, name: str, written: str) -> Row:
         if not name:
             raise ValueError("the row has no name")
-        group = self.sheet.cell(record, "group")
-        node = self.sheet.cell(record, "node") or self.sheet.cell(record, "driver")
+        node, group = self._names(record)
         conn = self.defaults.conn_of(node, group)
         if not conn:
             raise ValueError("an export does not say how the device is reached: give --conn")
@@ -151,7 +152,7 @@ class _Tags:
             self.by_device = True
         bit = "" if match["bit"] is None else f".{match['bit']}"
         first = int(match["number"]) - 1
-        area = f"{_PREFIXES[match['area']]}:{first}{bit}"
+        area = f"{DIGIT_PREFIXES[match['area']]}:{first}{bit}"
         return int(match["unit"]), area, _ORDERS[given]
 
 

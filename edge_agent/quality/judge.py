@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import floor
 from typing import Final, NamedTuple
 
 from edge_agent.quality.collect import Key, Subject
@@ -165,9 +164,12 @@ def devices(judged: Sequence[Judged]) -> list[DeviceSummary]:
 
 def percent(share: float) -> str:
     """A share as it is shown; 100 % is only what is all of it, and 0 % what is nothing."""
-    if 0 < share < 0.001:
+    tenths = round(share * 1000)
+    if share > 0 and not tenths:
         return "below 0.1 %"
-    return f"{floor(share * 1000) / 10:.1f} %"
+    if share < 1:
+        tenths = min(tenths, 999)
+    return f"{tenths / 10:.1f} %"
 
 
 def span(ms: float) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from edge_agent.bus_load import Verdict as Load
+from edge_agent.counts import counted
 from edge_agent.forecast import Forecast
-from edge_agent.forecast import Verdict as Load
 from edge_agent.model import Address, AddressSyntax, Tag, ValueType, locate
 from edge_agent.quality.judge import Finding, Verdict
 
@@ -67,8 +68,9 @@ def _about_load(load: Forecast) -> Iterator[Finding]:
             yield Finding(
                 "period",
                 verdict,
-                f"{connection.conn}: {one.tags:,} tags each {one.period_ms:,} ms, but their scan"
-                f" takes {one.cycle_s * 1000:,.0f} ms; `edge-agent plan` has the details.",
+                f"{connection.conn}: {counted(one.tags, 'tag')} each {one.period_ms:,} ms, but"
+                f" {'its' if one.tags == 1 else 'their'} scan takes {one.cycle_s * 1000:,.0f} ms;"
+                " `edge-agent plan` has the details.",
             )
 
 
@@ -154,7 +156,7 @@ def _about_units(tags: Sequence[Tag]) -> Iterator[Finding]:
         yield Finding(
             "unit",
             Verdict.LOOK,
-            f"{name} is in {usual or 'no unit'} in {len(rows):,} rows, but {strange}.",
+            f"{name} is in {usual or 'no unit'} in {counted(len(rows), 'row')}, but {strange}.",
         )
 
 
@@ -167,11 +169,12 @@ def _about_limits(tags: Sequence[Tag]) -> Iterator[Finding]:
         if tag.lo is None and tag.hi is None and (tag.unit or tag.type in _FLOATS):
             bare[tag.site, tag.device].append(tag)
     for device, some in bare.items():
+        have = "has" if len(some) == 1 else "have"
         yield Finding(
             "limits",
             Verdict.LOOK,
-            f"{'/'.join(device)}: {len(some):,} of {counts[device]:,} analog tags have neither lo"
-            f" nor hi, so nobody notices a wrong value: {_names(some, tag_only=True)}.",
+            f"{'/'.join(device)}: {len(some):,} of {counted(counts[device], 'analog tag')} {have}"
+            f" neither lo nor hi, so nobody notices a wrong value: {_names(some, tag_only=True)}.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from edge_agent.counts import counted
 from edge_agent.quality.judge import SHOWN, Clock, DeviceSummary, Judged, Verdict, percent, span
 from edge_agent.quality.report import Report
 
@@ -88,8 +89,8 @@ def _verdict(verdict: Verdict) -> str:
 def _counts(report: Report) -> str:
     every = report.all
     return (
-        f"{every.tags:,} tags out of {report.source}: {every.good:,} good, {every.look:,} to look"
-        f" at, {every.bad:,} bad"
+        f"{counted(every.tags, 'tag')} out of {report.source}: {every.good:,} good,"
+        f" {every.look:,} to look at, {every.bad:,} bad"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from edge_agent.counts import counted
 from edge_agent.quality.collect import Collected, Subject
 from edge_agent.quality.figures import MINUTE_MS, Figures
 from edge_agent.quality.judge import (
@@ -60,7 +61,9 @@ class Report:
                 " them is called bad."
             )
         if self.others:
-            notes.append(f"{self.others:,} other tags of the source stand in no row of the map.")
+            stand = "stands" if self.others == 1 else "stand"
+            others = counted(self.others, "other tag")
+            notes.append(f"{others} of the source {stand} in no row of the map.")
         return notes
 
 

@@ -18,39 +18,40 @@ from pathlib import Path
 import uvloop
 
 from edge_agent import address_map, protocols
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.command_line import DONE, exit_code
 from edge_agent.simulator import fault_file
-from edge_agent.simulator.plant import Plant
+from edge_agent.simulator.plant import Plant, told
 
-SHOWN_UNSERVED_MAX = 10
-"""Lines about tags that nobody answers for; a whole map of another protocol says enough so."""
+PROGRAM = "python -m edge_agent.simulator"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_agent.simulator", description="PLCs that answer for a map."
-    )
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="PLCs that answer for a map.")
     parser.add_argument("map", type=Path, help="address map (.csv or .xlsx)")
     parser.add_argument("--host", help="listen here instead of on the hosts of the map")
     parser.add_argument("--port", type=int, help="first port, instead of those of the map; 0: any")
     parser.add_argument("--faults", type=Path, help="what goes wrong, where and when (.toml)")
     options = parser.parse_args(arguments)
-    try:
-        tags = address_map.load(options.map, protocols.load).tags
-        plant = Plant(
-            tags,
-            syntax=protocols.load,
-            host=options.host,
-            port=options.port,
-            faults=None if options.faults is None else fault_file.load(options.faults),
-        )
-        _report_unserved(plant)
-        uvloop.run(_run(plant))
-    except EdgeAgentError as error:
-        print(f"{error}\n{error.hint}".rstrip(), file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    return 0
+    return exit_code(
+        PROGRAM,
+        lambda: answer(options.map, host=options.host, port=options.port, faults=options.faults),
+    )
+
+
+def answer(path: Path, *, host: str | None, port: int | None, faults: Path | None) -> int:
+    """Answer for a map until SIGTERM or SIGINT. Raises ``ConfigError`` and ``TransientError``."""
+    plant = Plant(
+        address_map.load(path, protocols.load).tags,
+        syntax=protocols.load,
+        host=host,
+        port=port,
+        faults=None if faults is None else fault_file.load(faults),
+    )
+    for line in told(plant.unserved):
+        print(line, file=sys.stderr)
+    uvloop.run(_run(plant))
+    return DONE
 
 
 async def _run(plant: Plant) -> None:
@@ -62,14 +63,6 @@ async def _run(plant: Plant) -> None:
         print(json.dumps({"listening": plant.describe()}), flush=True)
         await stopped.wait()
         print(json.dumps({"counted": plant.counted()}), flush=True)
-
-
-def _report_unserved(plant: Plant) -> None:
-    unserved = plant.unserved
-    for tag, reason in unserved[:SHOWN_UNSERVED_MAX]:
-        print(f"not simulated: {'/'.join(tag.key)}: {reason}", file=sys.stderr)
-    if len(unserved) > SHOWN_UNSERVED_MAX:
-        print(f"... and {len(unserved) - SHOWN_UNSERVED_MAX} more", file=sys.stderr)
 
 
 if __name__ == "__main__":

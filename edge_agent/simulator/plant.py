@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.counts import counted
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import Tag
 from edge_agent.simulator.base import (
@@ -30,6 +31,16 @@ _SIMULATORS: Final[Mapping[str, str]] = {
     "opcua": "edge_agent.simulator.opcua_server:OpcuaSimulator",
 }
 """By the map's `protocol`; first ports are given out in this order."""
+
+
+DRIVERS_OWN: Final = "simulated"
+"""The protocol whose driver makes its values itself: nobody has to answer for it."""
+NAMES_TOLD_MAX: Final = 3
+REASONS_TOLD_MAX: Final = 10
+"""A map in which more is wrong is for other PLCs; the counts say how much is left."""
+
+Unserved = Sequence[tuple[Tag, str]]
+"""Tags that nobody answers for, each with its reason."""
 
 
 class Plant(Running):
@@ -58,10 +69,10 @@ class Plant(Running):
         for tag in tags:
             by_protocol.setdefault(tag.protocol, []).append(tag)
         simulated = {name: by_protocol.pop(name) for name in _SIMULATORS if name in by_protocol}
-        known = " and ".join(_SIMULATORS)
         unserved = [
-            (tag, f"protocol {name} is not simulated; {known} are")
+            (tag, _not_simulated(name))
             for name, others in by_protocol.items()
+            if name != DRIVERS_OWN
             for tag in others
         ]
         self.simulators: dict[str, Simulator[Any]] = {}
@@ -145,6 +156,50 @@ def rebind(tags: Sequence[Tag], first_port: int = 0, *, folder: Path | None = No
         if any(tag.protocol == protocol for tag in tags):
             moved = _module(protocol).rebind(moved, first_port, folder=folder)
     return moved
+
+
+def safe(tags: Sequence[Tag], syntax: Syntax, folder: Path) -> tuple[list[Tag], Unserved]:
+    """The tags for which simulated PLCs answer, moved as `rebind` does, and all others.
+
+    None of the former leads to a PLC that the map names. Raises ``ConfigError`` as `Plant` does.
+    """
+    moved = rebind(tags, folder=folder)
+    simulated = [tag for tag in moved if tag.protocol in _SIMULATORS]
+    refused = dict(Plant(moved, syntax=syntax).unserved) if simulated else {}
+    kept, unserved = [], []
+    for tag, after in zip(tags, moved, strict=True):
+        if tag.protocol == DRIVERS_OWN:
+            kept.append(tag)
+        elif after in refused:
+            unserved.append((tag, refused[after]))
+        elif tag.protocol not in _SIMULATORS:
+            unserved.append((tag, _not_simulated(tag.protocol)))
+        elif after.conn == tag.conn:
+            unserved.append((tag, f"{tag.conn} can't be moved to this machine"))
+        else:
+            kept.append(after)
+    return kept, unserved
+
+
+def told(unserved: Unserved) -> list[str]:
+    """A line for each reason: how many rows it is true of, which are the first, and why."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for tag, reason in unserved:
+        by_reason.setdefault((tag.protocol, reason), []).append("/".join(tag.key))
+    lines = []
+    for (protocol, reason), names in [*by_reason.items()][:REASONS_TOLD_MAX]:
+        more = len(names) - NAMES_TOLD_MAX
+        first = ", ".join(names[:NAMES_TOLD_MAX]) + (f" and {more:,} more" if more > 0 else "")
+        rows = counted(len(names), "row")
+        lines.append(f"not simulated: {rows} of {protocol} ({first}): {reason}")
+    if len(by_reason) > REASONS_TOLD_MAX:
+        others = [*by_reason.values()][REASONS_TOLD_MAX:]
+        lines.append(f"not simulated: {sum(map(len, others)):,} more, for other reasons")
+    return lines
+
+
+def _not_simulated(protocol: str) -> str:
+    return f"protocol {protocol} is not simulated; {' and '.join(_SIMULATORS)} are"
 
 
 def _load(protocol: str) -> Callable[..., Simulator[Any]]:

@@ -1,17 +1,23 @@
-"""Event loops for tests that must hold on both, asyncio's own and the agent's, uvloop; and quiet.
+"""What the integration tests share: event loops, quiet, and PostgreSQL in both flavours.
 
-A module asks for the loops with ``pytestmark = pytest.mark.asyncio(loop_factories=[...])``.
+**Event loops** are for tests that must hold on both, asyncio's own and the agent's, uvloop: a
+module asks for them with ``pytestmark = pytest.mark.asyncio(loop_factories=[...])``.
+
+**A cluster** belongs to one module: no test of another one can depend on what is in it. **A
+database** belongs to one test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 import uvloop
+
+from tests.integration.plc_database import FLAVOURS, Cluster, Database
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -36,3 +42,30 @@ async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     # `caplog.records` has those of the phase that runs, which here is the teardown.
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
     assert [r for r in records if r.levelno >= logging.INFO and r.name != "asyncio"] == []
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A server of each flavour."""
+    with Cluster(tmp_path_factory.mktemp(request.param), request.param) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["store", *FLAVOURS])
+def history_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster | None]:
+    """For what is promised for every source of history: the same, and None for the store."""
+    if request.param == "store":
+        yield None
+        return
+    with Cluster(tmp_path_factory.mktemp(request.param), request.param) as running:
+        yield running
+
+
+@pytest.fixture
+async def db(cluster: Cluster) -> Database:
+    """A database with the schema applied, and nothing in it."""
+    return Database(cluster, await cluster.fresh())

@@ -57,6 +57,12 @@ class Cluster:
         self._numbers = itertools.count(1)
         asyncio.run(self._prepare())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+
     async def _prepare(self) -> None:
         async with self.connected(self.server.dsn()) as connection:
             await connection.execute("CREATE DATABASE template_plc ENCODING 'UTF8'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +75,28 @@ def test_help_is_there(command: tuple[str, ...]) -> None:
         (("journal", "status", "--data-dir", "nowhere"), "there is no journal"),
         (("db", "status"), "--dsn"),
         (("fly",), "invalid choice"),
+        *(
+            (words, f"hint: edge-agent {words[0]} --map address_map.csv")
+            for words in (("check",), ("plan",), ("probe",), ("generate",))
+        ),
+        (("quality", "--map-only"), "hint: edge-agent quality --map address_map.csv"),
+        *(
+            (words, f"named with --map: edge-agent {words[0]} --map 'my map.csv'")
+            for words in (
+                ("check", "my map.csv"),
+                ("plan", "my map.csv", "--json"),
+                ("quality", "my map.csv"),
+                ("simulate", "my map.csv"),
+            )
+        ),
+        (("status", "map.csv"), "unrecognized arguments: map.csv\n"),
+        (("check", "--map", str(DEMO_MAP), "--config", "nowhere.toml"), "there is no such file"),
+        (("check", "--map", str(DEMO_MAP), "--config", "nowhere.toml"), "hint: --config names"),
+        (("plan", "--map", str(DEMO_MAP), "--against", "runing"), "or: --against running"),
+        (("generate", "--map", str(DEMO_MAP), "--out", ""), "name a folder"),
+        (("map", "history", "--data-dir", "nowhere"), "nowhere: there is no such folder"),
+        (("--data-dir", "nowhere", "map", "diff", "1"), "nowhere: there is no such folder"),
+        (("quality", "--since", "99999d"), "before 1970; allowed: at most 366 days"),
         (("check", "--map", str(DEMO_MAP), "--loudly"), "unrecognized"),
     ],
 )
@@ -83,6 +106,22 @@ def test_wrong_input_is_exit_code_2(tmp_path: Path, words: tuple[str, ...], mess
     assert done.returncode == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_no_map_was_applied_yet(tmp_path: Path) -> None:
+    """In a folder that is there that is no mistake, whichever side of the words names it."""
+    for words in (("map", "history", "--data-dir", "."), ("--data-dir", ".", "map", "history")):
+        done = run(*words, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "no map was applied" in done.stderr
+
+
+def test_one_of_each_is_no_plural(tmp_path: Path) -> None:
+    """`check` counts as people do."""
+    path = tmp_path / "map.csv"
+    address_map.write(path, make_tags(1, 200))
+    words = f"{path}: valid; 1 tag of 1 device on 1 connection, 0 disabled\n"
+    assert run("check", "--map", str(path)).stdout == words
 
 
 def test_check_reports_every_problem(tmp_path: Path) -> None:
@@ -114,6 +153,64 @@ def test_the_demo_delivers_every_sample() -> None:
     assert "every sample arrived" in done.stdout
 
 
+def s7_map(folder: Path, port: int, *, others: bool) -> Path:
+    """A map with rows of an S7 at a port of loopback, and others of Modbus and OPC UA."""
+    path = folder / "address_map.csv"
+    lines = [f"S,T{n},s7,s7://127.0.0.1:{port},1,DB1.{2 * n},INT16" for n in range(5)]
+    if others:
+        lines += [
+            "M,A,modbus,tcp://10.255.0.1:502,1,hr:1,INT16",
+            "O,B,opcua,opc.tcp://10.255.0.2:4840,1,ns=2;s=B,FLOAT32",
+            "V,C,simulated,sim://x,1,7,FLOAT32",
+        ]
+    columns = "device,tag,protocol,conn,unit_id,address,type,site,line,scale,offset,period_ms"
+    lines = [f"{columns},unit,hi,lo", *(f"{line},A1,L1,1,0,200,,," for line in lines)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_demo_never_asks_a_real_plc(tmp_path: Path) -> None:
+    """Rows that can't be simulated are left out, with their count, protocol and the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as real:
+        real.setblocking(False)
+        path = s7_map(tmp_path, real.getsockname()[1], others=True)
+        done = run("demo", "--for", "3s", "--map", str(path))
+        with pytest.raises(BlockingIOError):
+            real.accept()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not simulated: 5 rows of s7 (A1/S/T0, A1/S/T1, A1/S/T2 and 2 more)" in done.stderr
+    assert "every sample arrived" in done.stdout
+    assert [device for device in "SMOV" if f" {device} " in done.stdout] == ["M", "O", "V"]
+
+
+def test_a_demo_without_a_row_is_wrong_input(tmp_path: Path) -> None:
+    """There is nothing to show."""
+    done = run("demo", "--for", "3s", "--map", str(s7_map(tmp_path, 102, others=False)))
+    assert done.returncode == 2
+    assert "not simulated: 5 rows of s7" in done.stderr
+    assert "edge-agent: " in done.stderr
+    assert "no row of it can be simulated" in done.stderr
+
+
+def test_simulate_tells_errors_as_every_command(tmp_path: Path) -> None:
+    """With the program's name and a hint, and a wrong map as `check` tells it."""
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("site,line\nA1,L1\n")
+    told = [run(command, "--map", str(wrong)) for command in ("check", "simulate", "generate")]
+    assert {done.returncode for done in told} == {2}
+    assert len({done.stderr for done in told}) == 1
+    assert told[0].stderr.startswith(f"edge-agent: {wrong}: ")
+    done = run("simulate", "--map", str(DEMO_MAP), "--faults", "nofile", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("edge-agent: nofile: No such file or directory\n  hint: ")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = ("--host", "127.0.0.1", "--port", str(taken.getsockname()[1]))
+        done = run("simulate", "--map", str(DEMO_MAP), *place)
+    assert done.returncode == 1
+    assert done.stderr.startswith("edge-agent: cannot listen on 127.0.0.1:")
+    assert "  hint: " in done.stderr
+
+
 def test_status_of_a_running_agent(agent: Agent) -> None:
     """One line says that all is well; `--json` has everything."""
     done = agent.run_command("status")
@@ -123,6 +220,13 @@ def test_status_of_a_running_agent(agent: Agent) -> None:
     assert status["journal"]["taken"] > 0
     assert sum(len(device["tags"]) for device in status["devices"]) == 50
     assert {tag["quality"] for device in status["devices"] for tag in device["tags"]} == {"good"}
+
+
+def test_what_was_applied_and_when(agent: Agent) -> None:
+    """The history tells the time with its offset, as other commands do."""
+    first, row = agent.run_command("map", "history").stdout.splitlines()
+    assert first.split()[:2] == ["version", "applied"]
+    assert re.match(r"1 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d  ", row)
 
 
 def test_http_routes(agent: Agent) -> None:
@@ -166,16 +270,13 @@ def test_nobody_answers() -> None:
 
 def test_database_commands(tmp_path: Path) -> None:
     """`db init` twice, `db status`, and a database that is not there."""
-    cluster = Cluster(tmp_path / "postgres")
-    try:
+    with Cluster(tmp_path / "postgres") as cluster:
         dsn = cluster.server.dsn()
         assert "applied" in run("db", "init", "--dsn", dsn).stdout
         again = run("db", "init", "--dsn", dsn)
         assert again.returncode == 0
         assert "applied " not in again.stdout.replace("unchanged", "")
         assert run("db", "status", "--dsn", dsn).returncode == 0
-    finally:
-        cluster.server.stop()
     away = run("db", "status", "--dsn", f"postgresql://me:hidden@127.0.0.1:{free_port()}/plant")
     assert away.returncode == 1
     assert "hidden" not in away.stderr

@@ -24,10 +24,11 @@ import pytest
 
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
+from edge_agent.bus_load import ConnectionForecast
 from edge_agent.cli import plan as command
 from edge_agent.cli.main import main
 from edge_agent.command_line import exit_code
-from edge_agent.forecast import ConnectionForecast, entry_bytes, forecast
+from edge_agent.forecast import entry_bytes, forecast
 from edge_agent.journal import Journal
 from edge_agent.metrics import Histogram
 from edge_agent.model import Series, Tag, ValueType
@@ -56,7 +57,8 @@ def run(*words: str, settings: Settings | None = None) -> int:
     """The command as `edge-agent plan` runs it; its exit code."""
     parser = argparse.ArgumentParser()
     command.arguments(parser)
-    options = argparse.Namespace(**{"map": None} | vars(parser.parse_args(words)))
+    given = {"map": None, "command": "plan"}
+    options = argparse.Namespace(**given | vars(parser.parse_args(words)))
     return exit_code(
         "edge-agent", lambda: command.run(options, settings or load_settings(None, {}))
     )
@@ -74,6 +76,15 @@ def document(
     """Exit code and JSON."""
     code = run(*words, "--json", settings=settings)
     return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_comparison_knows_the_round_trip_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The verdict is the one that the map has by itself."""
+    for against in ((), ("--against", str(DEMO_MAP))):
+        for round_trip_ms, possible in (("5", True), ("500", False)):
+            code = run("--map", str(DEMO_MAP), "--round-trip-ms", round_trip_ms, *against)
+            assert code == int(not possible)
+            assert ("impossible" in capsys.readouterr().out) is not possible
 
 
 # -- the forecast is what the PLC counts -------------------------------------------------------

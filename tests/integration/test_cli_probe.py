@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def run() -> Probe:
 
     def command(*words: str) -> int:
         parser = argparse.ArgumentParser(prog="edge-agent probe")
-        parser.set_defaults(map=None)
+        parser.set_defaults(map=None, command="probe")
         probe.arguments(parser)
         options = parser.parse_args(words)
         return exit_code("edge-agent", lambda: probe.run(options, Settings()))
@@ -108,6 +109,10 @@ def test_every_interpretation_is_shown_and_the_right_one_named(
     assert "FLOAT32 CDAB is most plausible: 21.4375 is inside 5..60" in out
     assert "PRESS" not in out
     assert "\x1b" not in out, "no colours in a pipe"
+    decomposed = unicodedata.normalize("NFD", "공장/PUMP01/온도")
+    for word in (decomposed, "공장/PUMP01/온도"):
+        assert run("--map", str(map_path), word) == 0
+        assert capsys.readouterr().out == out
     assert map_path.read_bytes() == before, "interpretation changes nothing"
 
 

@@ -217,9 +217,8 @@ def line_of(line: str) -> tuple[Series, tuple[int, float]]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A database server, where it is needed."""
-    made = Cluster(tmp_path_factory.mktemp("postgres"))
-    yield made
-    made.server.stop()
+    with Cluster(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
 
 
 @WITH_TELEGRAF

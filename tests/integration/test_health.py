@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from edge_agent import database, sql_files
 from edge_agent.errors import TransientError
 from edge_agent.health import HealthCheck, read_health
-from tests.integration.plc_database import FLAVOURS, WITHOUT_TIMESCALE, Cluster, Database
+from tests.integration.plc_database import WITHOUT_TIMESCALE, Cluster, Database
 from tests.servers import TIMESCALE_WORKERS, Postgres
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
@@ -36,20 +36,6 @@ OUTBOX = {
     "edge": {"outbox_ahead_hours", "outbox_default_rows"},
     "remote": {"landing_rows", "refused_rows"},
 }
-
-
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("health"), request.param)
-    yield cluster
-    cluster.server.stop()
-
-
-@pytest.fixture
-async def db(cluster: Cluster) -> Database:
-    return Database(cluster, await cluster.fresh())
 
 
 def only(flavour: str, db: Database) -> None:

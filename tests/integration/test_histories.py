@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -34,7 +34,7 @@ from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from edge_agent.sinks.store import StoreSink
 from tests.batches import BatchMaker, Sample
-from tests.integration.plc_database import FLAVOURS, Cluster, CuttingProxy, Database, now_ms
+from tests.integration.plc_database import Cluster, CuttingProxy, Database, now_ms
 
 DAY_MS = 24 * HOUR_MS
 JOURNAL = JournalIdentity("agent", "journal-1")
@@ -148,27 +148,14 @@ class DatabaseSource:
         await self.history.close()
 
 
-@pytest.fixture(scope="module", params=["store", *FLAVOURS])
-def kind(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster | None]:
-    """The cluster of a flavour; None for the store."""
-    if request.param == "store":
-        yield None
-        return
-    cluster = Cluster(tmp_path_factory.mktemp(request.param), request.param)
-    yield cluster
-    cluster.server.stop()
-
-
 @pytest.fixture
-async def empty(kind: Cluster | None, tmp_path: Path) -> AsyncIterator[Source]:
+async def empty(history_cluster: Cluster | None, tmp_path: Path) -> AsyncIterator[Source]:
     """A source without samples; the store's file is not even there."""
     source: Source
-    if kind is None:
+    if history_cluster is None:
         source = StoreSource(tmp_path / "store.db")
     else:
-        source = DatabaseSource(kind, await kind.fresh())
+        source = DatabaseSource(history_cluster, await history_cluster.fresh())
     yield source
     await source.close()
 
@@ -580,10 +567,10 @@ async def test_a_store_call_ends_at_its_deadline(
 
 
 @pytest.fixture
-async def database(kind: Cluster | None) -> AsyncIterator[DatabaseSource]:
-    if kind is None:
+async def database(history_cluster: Cluster | None) -> AsyncIterator[DatabaseSource]:
+    if history_cluster is None:
         pytest.skip("of a database only")
-    source = DatabaseSource(kind, await kind.fresh())
+    source = DatabaseSource(history_cluster, await history_cluster.fresh())
     yield source
     await source.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from edge_agent.database import Upkeep
 from edge_agent.map_versions import MapVersions, Version
 from edge_agent.model import Tag
 from edge_agent.pipeline.map_recorder import MapRecorder
-from tests.integration.plc_database import FLAVOURS, Cluster, Database
+from tests.integration.plc_database import Database
 from tests.integration.test_agent import make_tag
 from tests.servers import free_port
 
@@ -27,20 +26,6 @@ FOUND = (
     " FROM admin.address_map_version AS v JOIN admin.address_map AS m USING (version)"
     " GROUP BY version ORDER BY version"
 )
-
-
-@pytest.fixture(scope="module", params=FLAVOURS)
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp(request.param), request.param)
-    yield cluster
-    cluster.server.stop()
-
-
-@pytest.fixture
-async def db(cluster: Cluster) -> Database:
-    return Database(cluster, await cluster.fresh())
 
 
 def add(versions: MapVersions, author: str, *tags: Tag) -> bytes:

@@ -24,7 +24,7 @@ from asyncua import ua
 from edge_agent.errors import TransientError
 from edge_agent.model import AddressSyntax, Tag, ValueType
 from edge_agent.planner import Block, plan
-from edge_agent.protocols import opcua, opcua_link
+from edge_agent.protocols import opcua, opcua_client
 from edge_agent.protocols.base import Reply
 from edge_agent.protocols.opcua import OpcuaDriver
 from tests.opcua_server import (
@@ -608,8 +608,8 @@ async def test_a_connection_that_is_rarely_used_stays(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys are renewed and the session is kept in time, however long the period is."""
-    monkeypatch.setattr(opcua_link, "SESSION_TIMEOUT_MS", 2_000)
-    monkeypatch.setattr(opcua_link, "CHANNEL_LIFETIME_MS", 2_000)
+    monkeypatch.setattr(opcua_client, "SESSION_TIMEOUT_MS", 2_000)
+    monkeypatch.setattr(opcua_client, "CHANNEL_LIFETIME_MS", 2_000)
     async with connected(house.conn("SignAndEncrypt", f"{house.user}&mode=poll")) as line:
         await line.read()
         await asyncio.sleep(5)  # more than two of each

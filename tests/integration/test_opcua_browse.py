@@ -153,20 +153,3 @@ def test_numbers_have_bounds(tmp_path: Path, words: list[str]) -> None:
     """As the map itself has."""
     with pytest.raises(SystemExit):
         run("opc.tcp://h", "--out", str(tmp_path / "map.csv"), *words)
-
-
-@pytest.mark.parametrize(
-    ("parts", "name"),
-    [
-        (("Pump",), "Pump"),
-        (("Line 1", "Pump/2"), "Line 1.Pump_2"),
-        (("$SYS", "#+"), "SYS.__"),
-        (("펌프",), "펌프"),
-        (("a\tb\u200b",), "a_b_"),
-        (("x" * 200,), "x" * 128),
-        ((), ""),
-    ],
-)
-def test_browse_names_become_names_of_the_map(parts: tuple[str, ...], name: str) -> None:
-    """What a topic may not have is replaced."""
-    assert browse._name(parts) == name

@@ -27,14 +27,8 @@ INSERT = (
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("postgres"))
-    yield cluster
-    cluster.server.stop()
-
-
-@pytest.fixture
-async def db(cluster: Cluster) -> Database:
-    return Database(cluster, await cluster.fresh())
+    with Cluster(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
 
 
 # --- rollups -----------------------------------------------------------------------------------

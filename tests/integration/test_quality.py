@@ -10,9 +10,10 @@ import asyncio
 import json
 import re
 import sqlite3
+import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -35,7 +36,7 @@ from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from edge_agent.sinks.store import StoreSink
 from tests.batches import BatchMaker, Sample
-from tests.integration.plc_database import FLAVOURS, Cluster, CuttingProxy, Database, now_ms
+from tests.integration.plc_database import Cluster, CuttingProxy, Database, now_ms
 
 HOUR_MS = 60 * MINUTE_MS
 JOURNAL = JournalIdentity("agent", "journal-1")
@@ -144,31 +145,15 @@ class Rig:
         return ["--source", "edge", "--dsn", self.database.dsn("reader")]
 
 
-KINDS = ["store", *FLAVOURS]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def cluster(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster | None]:
-    """The cluster of a flavour; None for the store."""
-    if request.param == "store":
-        yield None
-        return
-    made = Cluster(tmp_path_factory.mktemp(request.param), request.param)
-    yield made
-    made.server.stop()
-
-
 @pytest.fixture
-async def empty(cluster: Cluster | None, tmp_path: Path) -> AsyncIterator[Rig]:
+async def empty(history_cluster: Cluster | None, tmp_path: Path) -> AsyncIterator[Rig]:
     """A source without samples; the store's file is not even there."""
     end_ms = now_ms() // MINUTE_MS * MINUTE_MS - 3 * MINUTE_MS
-    if cluster is None:
+    if history_cluster is None:
         path = tmp_path / "store.db"
         rig = Rig(StoreSource(path), end_ms, path=path)
     else:
-        database = Database(cluster, await cluster.fresh())
+        database = Database(history_cluster, await history_cluster.fresh())
         source = PostgresSource("edge", database.dsn("reader"))
         rig = Rig(source, end_ms, database=database)
     yield rig
@@ -452,11 +437,14 @@ async def test_the_command_reports(
     lines = capsys.readouterr().out.splitlines()
     shown = [re.split(r"\s{2,}", line)[:2] for line in lines if re.search(r"\s{2,}", line)]
     assert shown[0] == ["tag", "verdict"]
-    assert shown[1] == ["A1 PUMP01 NEVER", "bad"]
+    assert shown[1] == ["A1/PUMP01/NEVER", "bad"]
     assert len(shown) == 6
     assert lines[-1] == "all: 3 good, 2 to look at, 3 bad"
     assert await command(*words, "--all", "--device", "A1/FAN <02> & Söhne") == 1
     assert "all: 0 good, 0 to look at, 1 bad" in capsys.readouterr().out
+    decomposed = unicodedata.normalize("NFD", "A1/PUMP01/온도")
+    await command(*words, "--device", decomposed, "--json")
+    assert [row["tag"] for row in json.loads(capsys.readouterr().out)["tags"]] == ["온도"]
 
 
 async def test_a_good_plant_gives_0(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -472,6 +460,7 @@ async def test_a_good_plant_gives_0(rig: Rig, capsys: pytest.CaptureFixture[str]
         (["--since", "24"], "--since 24: allowed: a span like 30m"),
         (["--since", "2026-11-23T10:00:00"], "a time with its zone"),
         (["--since", "9999d"], "allowed: at most 366 days"),
+        (["--since", "99999d"], "that is before 1970; allowed: at most 366 days"),
         (["--since", "0h"], "not before the end of the range"),
         (["--until", "yesterday"], "--until yesterday: allowed"),
         (["--source", "edge"], "--source edge: no database is known"),
@@ -506,7 +495,11 @@ async def test_a_device_that_nobody_knows_and_a_file_that_cannot_be_written(
     assert await command(*words, "--device", "FAN09") == 2
     assert "--device FAN09: it stands in no row of" in capsys.readouterr().err
     assert await command(*words, "--html", str(tmp_path / "none" / "report.html")) == 2
-    assert "can't be written: No such file" in capsys.readouterr().err
+    assert "can't be written: there is no folder" in capsys.readouterr().err
+    before = path.read_bytes()
+    assert await command(*words, "--html", str(path)) == 2
+    assert "is a file that this command reads" in capsys.readouterr().err
+    assert path.read_bytes() == before
     path.write_text(path.read_text().replace(",10000,", ",ten,"))
     assert await command(*words) == 2
     assert "period_ms" in capsys.readouterr().err

@@ -12,19 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent import forecast as module
+from edge_agent.bus_load import Verdict, Wire, cycles_s, frame_bytes, request_s, wire_of
 from edge_agent.forecast import (
     RAW_BYTES,
     RAW_BYTES_COMPRESSED,
     ROLLUP_BYTES,
     ROLLUP_BYTES_COMPRESSED,
     Forecast,
-    Verdict,
-    Wire,
-    cycles_s,
     forecast,
-    frame_bytes,
-    request_s,
-    wire_of,
 )
 from edge_agent.journal import entry, journal, room
 from edge_agent.model import Tag, ValueType

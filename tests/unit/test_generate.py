@@ -374,13 +374,13 @@ def test_without_a_record_of_the_last_run_the_file_counts_as_edited(tmp_path: Pa
     ("text", "problem"),
     [
         ("version: 1\ncards: {a: [1, 2}\n", r"dashboard\.yaml, line 2, column 17"),
-        ("version: 2\n", "`version: 1`"),
-        ("- 1\n", "`version: 1`"),
-        ("", "`version: 1`"),
-        ("version: 1\ncards: [1]\n", "cards must be a mapping"),
+        ("version: 2\ncards: {}\n", "line 1, version: found 2; allowed: 1"),
+        ("- 1\n", "must be a mapping with version: 1"),
+        ("", "must be a mapping with version: 1"),
+        ("version: 1\ncards: [1]\n", "line 2, cards: found a list; allowed: a mapping"),
         ("version: 1\na: &x [1]\nb: *x\n", "line 2: anchors and aliases"),
         ("version: 1\na: " + "[" * 5000, "nested deeper than 16"),
-        ("version: 1\na: !!python/object:os.system x\n", None),
+        ("version: 1\ncards: {}\na: !!python/object:os.system x\n", "line 3, a: unknown"),
         ("version: 1\nversion: 1\n", "line 2"),
         ("version: 1\na: \x00\n", "is not YAML|line"),
         ("version: 1\n#" + "x" * BYTES_MAX, "is larger than"),
@@ -388,18 +388,98 @@ def test_without_a_record_of_the_last_run_the_file_counts_as_edited(tmp_path: Pa
     ids=range(11),
 )
 def test_a_file_that_cannot_be_read_is_told_with_its_place(
-    tmp_path: Path, text: str, problem: str | None
+    tmp_path: Path, text: str, problem: str
 ) -> None:
-    """Nothing is written then; a tag that means nothing to us is harmless."""
+    """Nothing is written then."""
     generate(tmp_path, two_devices())
     edit(tmp_path, lambda _: text)
     before = contents(tmp_path)
-    if problem is None:
-        generate(tmp_path, two_devices())
-        return
     with pytest.raises(ConfigError, match=problem):
         generate(tmp_path, two_devices(hi=9.0))
     assert contents(tmp_path) == before
+
+
+WRONG_CARDS = """\
+version: 1
+group: {}
+cards:
+  A1/PUMP01:
+    title: 3
+    main: [PRESS]
+    gauge: {lo: 9, hi: 1}
+    colour: red
+  A1/FAN02:
+    gauge: {lo: .inf, high: 4}
+    titel: x
+  A1/XX: 5
+  7: {}
+"""
+
+
+def test_every_problem_of_an_edited_file_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its line, its key and what is allowed; exit code 2, and nothing is written."""
+    generate(tmp_path, two_devices())
+    edit(tmp_path, lambda _: WRONG_CARDS)
+    before = contents(tmp_path)
+    assert run(tmp_path) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "edge-agent: dashboard.yaml: 10 problems",
+        "  line 2, group: unknown; did you mean groups?",
+        '  line 5, cards.A1/PUMP01.title: found 3; allowed: a text, like "3"',
+        "  line 6, cards.A1/PUMP01.main: found a list; allowed: a text",
+        "  line 7, cards.A1/PUMP01.gauge.hi: 1 is not above lo, 9; exchange them",
+        "  line 8, cards.A1/PUMP01.colour: unknown; allowed: title, group, main, gauge",
+        "  line 10, cards.A1/FAN02.gauge.high: unknown; did you mean hi?",
+        "  line 10, cards.A1/FAN02.gauge.lo: found inf; allowed: a number, or null for none",
+        "  line 11, cards.A1/FAN02.titel: unknown; did you mean title?",
+        "  line 12, cards.A1/XX: found 5; allowed: a mapping with title, group, main, gauge",
+        "  line 13, cards.7: allowed: SITE/DEVICE as a text",
+        "  hint: correct it, or delete the file to begin anew; docs/generate.md has its form",
+    ]
+    assert run(tmp_path, "--check", "--json") == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert len(problems) == 10
+    assert {problem["file"] for problem in problems} == {DASHBOARD}
+    assert problems[1]["line"] == 5
+    assert contents(tmp_path) == before
+
+
+def test_names_that_the_map_has_not_got_are_told_and_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tag may have left the map after it was chosen, so it is no error: each run tells it."""
+    flow = make_tag("FLOW", address="hr:4")
+    make_subject(tmp_path, [*two_devices(), flow])
+    assert run(tmp_path) == 0
+    edit(tmp_path, lambda text: text.replace('main: "PRESS"', "main: FLOW", 1))
+    assert run(tmp_path) == 0
+    assert capsys.readouterr().err == ""
+    make_subject(tmp_path, two_devices())
+    for _ in range(2):
+        assert run(tmp_path) == 0
+        told = capsys.readouterr().err
+        assert "dashboard.yaml: cards.A1/PUMP01.main: the device has no tag 'FLOW'" in told
+    edit(tmp_path, lambda text: text.replace("A1/FAN02", "A1/FAN2"))
+    assert run(tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["unknown"] == [
+        "cards.A1/PUMP01.main: the device has no tag 'FLOW'",
+        "cards.A1/FAN2: there is no such device; did you mean A1/FAN02?",
+    ]
+
+
+def test_ends_of_a_gauge_are_never_crossed_by_a_merge(tmp_path: Path) -> None:
+    """One end by hand, and the map's new other end below it: the gauge stays as it was."""
+    generate(tmp_path, two_devices())
+    edit(tmp_path, lambda text: text.replace("lo: 1.0", "lo: 3.0"))
+    outcome = generate(tmp_path, two_devices(hi=2.0))
+    assert outcome.conflicts == (
+        "cards.A1/PUMP01.gauge: yours, 3.0 to 4.0, stays; the map says 1.0 to 2.0",
+    )
+    assert dashboard(tmp_path)["cards"]["A1/PUMP01"]["gauge"] == {"lo": 3.0, "hi": 4.0}
+    assert generate(tmp_path, two_devices(hi=2.0)).conflicts == ()
 
 
 def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
@@ -413,13 +493,13 @@ def test_a_file_in_another_encoding_is_told(tmp_path: Path) -> None:
 NAMES = st.lists(st.sampled_from("ABCDE"), unique=True, min_size=1)
 
 
-@given(NAMES, NAMES, st.dictionaries(st.sampled_from("ABCDE"), st.integers(0, 9)))
+@given(NAMES, NAMES, st.dictionaries(st.sampled_from("ABCDE"), st.sampled_from(["x", "y"])))
 def test_every_edit_survives_every_change_of_the_map(
-    old: list[str], new: list[str], edits: dict[str, int]
+    old: list[str], new: list[str], edits: dict[str, str]
 ) -> None:
     """Titles that were edited are there afterwards, new devices are, and merging again is quiet."""
 
-    def text(names: list[str], titles: dict[str, int]) -> str:
+    def text(names: list[str], titles: dict[str, str]) -> str:
         cards = "".join(f"  {n}:\n    title: {titles.get(n, n)}\n" for n in names)
         return f"version: 1\ncards:\n{cards}"
 
@@ -472,3 +552,15 @@ def test_a_wrong_map_or_folder_is_wrong_input(
     (tmp_path / "out").write_text("a file")
     assert run(tmp_path) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_had_is_told_with_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for every command that writes: exit code 2."""
+    make_subject(tmp_path, nasty_tags())
+    words = ["generate", "--map", str(tmp_path / "address_map.csv"), "--out", "/proc/edge/agent"]
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert "/proc/edge/agent" in told
+    assert "hint: name a folder" in told

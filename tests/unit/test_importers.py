@@ -183,12 +183,35 @@ def test_periods_come_into_bounds(period: str) -> None:
 
 
 def test_an_unused_connection_is_said() -> None:
-    """A device that was misspelt on the command line is not missed in silence."""
-    defaults = Defaults(conns={"Chanel1.Dev": "tcp://10.0.0.1"}, conn="tcp://10.0.0.5")
-    imported = kepware("Channel1.Dev.a,40001,Word", defaults=defaults)
+    """The file says another for that device."""
+    document = '[[inputs.modbus]]\n  name = "PLC"\n  controller = "tcp://10.0.0.1:502"\n'
+    document += (
+        '  holding_registers = [{name="a", byte_order="AB", data_type="UINT16", address=[0]}]'
+    )
+    imported = convert(document.encode(), TCP, protocols.load, "telegraf")
     assert [str(one.place) for one in imported.findings if one.outcome is Outcome.LEFT_OUT] == [
-        "--conn Chanel1.Dev"
+        "--conn"
     ]
+
+
+def test_a_connection_for_a_device_that_the_file_has_not_got_is_refused() -> None:
+    """With the names that it has, each as the option would take it."""
+    defaults = Defaults(conns={"Chanel1.Dev": "tcp://10.0.0.1"}, conn="tcp://10.0.0.5")
+    with pytest.raises(
+        ConfigError, match=r"no device Chanel1\.Dev in the file; there are Channel1"
+    ):
+        kepware("Channel1.Dev.a,40001,Word", "Channel1.Dev.b,40002,String", defaults=defaults)
+    with pytest.raises(ConfigError, match="no device METER in the file; its rows name no devices"):
+        kepware("a,40001,Word", defaults=Defaults(conns={"METER": "tcp://h"}))
+    tags = {"tags": [opc("y", "[D]HR2", opcServer="S")]}
+    with pytest.raises(ConfigError, match="no device METER in the file; there are D, S"):
+        ignition(tags, defaults=Defaults(conns={"METER": "tcp://h"}))
+    many = [f"D{n}.a,40001,Word" for n in range(50)]
+    with pytest.raises(ConfigError, match=r"D19 and 30 more$"):
+        kepware(*many, defaults=Defaults(conns={"METER": "tcp://h"}))
+    rows = "group,name,address,attribute,type,node\ng1,a,1!40001,Read,INT16,plc-1\n"
+    with pytest.raises(ConfigError, match="there are plc-1, g1"):
+        convert(rows.encode(), Defaults(conns={"METER": "tcp://h"}), protocols.load, "neuron")
 
 
 def test_a_file_cannot_make_rows_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -686,6 +709,16 @@ def test_the_command_never_replaces_a_map_unasked(
     assert out.read_text() != "mine"
 
 
+def test_the_command_writes_no_map_under_another_kind_of_name(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A workbook's name on a CSV file would be opened by nothing."""
+    out = source.with_name("out.xlsx")
+    assert run(source, "--conn", "tcp://10.0.0.5", "--out", str(out)) == 2
+    assert f"--out {out}: a map is written as .csv" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_nothing_carried_over_is_exit_code_2(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -707,15 +740,63 @@ def test_nothing_carried_over_is_exit_code_2(
         ("--site", "a/b"),
         ("--device", ""),
         ("--line", "x" * 200),
+        ("--conn", "tcp://10.0.0.5", "--conn", "tcp://10.0.0.6"),
+        ("--conn", "D=tcp://10.0.0.5", "--conn", "D=tcp://10.0.0.6"),
     ],
 )
 def test_wrong_options_are_said_before_anything_is_read(
-    source: Path, words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    source: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With exit code 2, and no map."""
     assert run(source, *words) == 2
     assert words[0] in capsys.readouterr().err
     assert not source.with_name("out.csv").exists()
+
+
+@pytest.mark.parametrize("option", ["--site", "--unit-id", "--period-ms", "--from"])
+def test_an_option_that_is_given_twice_is_refused(
+    source: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last one would win in silence."""
+    value = {"--from": "kepware", "--period-ms": "500"}.get(option, "7")
+    with pytest.raises(SystemExit) as caught:
+        run(source, "--conn", "tcp://h", option, value, option, value)
+    assert caught.value.code == 2
+    assert f"{option} is given twice" in capsys.readouterr().err
+
+
+def test_the_file_that_is_imported_is_never_written_over(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with --force either, and not by another name of it."""
+    link = source.with_name("link.csv")
+    link.symlink_to(source)
+    for out in (source, link):
+        words = ["import", str(source), "--out", str(out), "--force", "--conn", "tcp://h"]
+        assert cli.main(words) == 2
+        assert "is a file that this command reads" in capsys.readouterr().err
+    assert source.read_text() == ROWS
+
+
+@pytest.mark.parametrize("command", ["import", "browse"])
+def test_a_map_that_cannot_be_written_is_said_first(
+    source: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a server is asked; with a hint and exit code 2."""
+    what = [str(source), "--conn", "tcp://h"] if command == "import" else ["opc.tcp://127.0.0.1:1"]
+    for out, problem in (
+        (source.parent / "none/a.csv", "there is no folder"),
+        (source / "a.csv", "there is no folder"),
+        (source.parent, "written as .csv"),
+        (source.with_name("a.xlsx"), "written as .csv"),
+    ):
+        assert cli.main([command, *what, "--out", str(out)]) == 2
+        told = capsys.readouterr().err
+        assert problem in told
+        assert ("hint: name a file in a folder" in told) is (problem == "there is no folder")
+    (source.parent / "folder.csv").mkdir()
+    assert cli.main([command, *what, "--out", str(source.parent / "folder.csv"), "--force"]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_read_is_named(

@@ -111,8 +111,13 @@ def test_a_sound_map_has_no_findings() -> None:
             "limits",
             "A1/PUMP01: 7 of 8 analog tags have neither lo nor hi, so nobody",
         ),
+        (
+            [tag("T", "40001", lo=None, hi=None)],
+            "limits",
+            "A1/PUMP01: 1 of 1 analog tag has neither lo nor hi, so nobody",
+        ),
     ],
-    ids=["address", "overlap", "scale", "range", "deadband", "unit", "limits"],
+    ids=["address", "overlap", "scale", "range", "deadband", "unit", "limits", "no limits"],
 )
 def test_what_is_suspicious(tags: list[Tag], check: str, text: str) -> None:
     """One finding each, to look at, with the rows that it is about."""

@@ -72,9 +72,9 @@ def test_a_good_tag_has_no_findings() -> None:
             {"coverage": 0.98991, "present": 85_528},
             "coverage",
             "look",
-            "98.9 % of the expected samples are there: 85,528 of 86,400.",
+            "99.0 % of the expected samples are there: 85,528 of 86,400.",
         ),
-        ({"coverage": 0.8999}, "coverage", "bad", "89.9 % of the expected samples"),
+        ({"coverage": 0.8999}, "coverage", "bad", "90.0 % of the expected samples"),
         (
             {"is_silent": True, "age_ms": 2 * HOUR, "newest_ms": 22 * HOUR},
             "age",
@@ -226,9 +226,10 @@ def test_the_worst_stands_first() -> None:
     assert (found[0].good, found[0].bad, found[0].tags, found[0].coverage) == (1, 1, 2, 0.75)
 
 
-def test_shares_and_spans_are_never_rounded_to_the_better() -> None:
+def test_shares_are_rounded_and_never_to_all_or_nothing() -> None:
     """99.99 % is not all of it, and a trace is not nothing."""
-    assert [percent(share) for share in (0.9999, 1.0, 0.00001, 0.0, 0.5)] == [
+    assert [percent(share) for share in (0.0667, 0.9999, 1.0, 0.00001, 0.0, 0.5)] == [
+        "6.7 %",
         "99.9 %",
         "100.0 %",
         "below 0.1 %",

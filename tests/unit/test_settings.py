@@ -163,7 +163,7 @@ def test_commands_find_the_data_of_the_service(
     monkeypatch.setattr("edge_agent.settings.STATE_FOLDER", tmp_path)
     assert load_settings(None, {}).agent.data_dir == tmp_path
     monkeypatch.setattr("edge_agent.settings.STATE_FOLDER", tmp_path / "none")
-    assert load_settings(None, {}).agent.data_dir == Path("edge-agent-data")
+    assert load_settings(None, {}).agent.data_dir == Path.cwd() / "edge-agent-data"
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
@@ -200,6 +200,27 @@ def test_certificates_count_from_the_settings_file(tmp_path: Path) -> None:
     settings = load(tmp_path, toml)
     assert settings.mqtt.ca_file == tmp_path / "ca.crt"
     assert settings.mqtt.key_file == tmp_path / "client.key"
+
+
+def test_paths_stay_what_they_are_when_the_working_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they come from: the dashboard's server changes it after the settings are read."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edge_agent.settings.STATE_FOLDER", tmp_path / "none")
+    (tmp_path / "conf").mkdir()
+    file_keys = ("users_file", "cards_file", "cert_file", "key_file")
+    toml = "".join(f'{key} = "{key}"\n' for key in file_keys)
+    (tmp_path / "conf/a.toml").write_text(f"[dashboard]\n{toml}")
+    settings = load_settings(Path("conf/a.toml"), {})
+    assert settings.agent.data_dir == tmp_path / "edge-agent-data"
+    for key in file_keys:
+        assert getattr(settings.dashboard, key) == tmp_path / "conf" / key
+    assert load_settings(None, {"STATE_DIRECTORY": "state"}).agent.data_dir == tmp_path / "state"
+    given = load_settings(None, {"EDGE_AGENT__DASHBOARD__CARDS_FILE": "cards.yaml"})
+    assert given.dashboard.cards_file == tmp_path / "cards.yaml"
+    given = load_settings(None, {}, {"agent.data_dir": "here"})
+    assert given.agent.data_dir == tmp_path / "here"
 
 
 @pytest.mark.parametrize(

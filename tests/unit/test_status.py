@@ -27,7 +27,12 @@ NOW_MS = 1_755_432_000_000
 def make_connection(conn: str = "tcp://a", **fields: Any) -> ConnectionStatus:
     """A connection that is well."""
     well = {"conn": conn, "connected": True, "error": None, "tags": 5, "tags_good": 5, "scans": 9}
-    return cast("ConnectionStatus", well | fields)
+    return cast("ConnectionStatus", well | {"bad_tag": None} | fields)
+
+
+def bad_tag(tag: str = "FLOW", quality: str = "bad", error: str = "no answer") -> dict[str, str]:
+    """A tag that is not good."""
+    return {"site": "A1", "device": "PUMP01", "tag": tag, "quality": quality, "error": error}
 
 
 def down(conn: str = "tcp://a", error: str = "connection refused") -> ConnectionStatus:
@@ -66,7 +71,7 @@ CASES = {
         make_journal(),
         [make_sink()],
         True,
-        "All well: 1 tag on 1 connection flow to mqtt",
+        "All well: 1 tag on 1 connection flows to mqtt",
     ),
     "nothing to deliver to": (
         [make_connection()],
@@ -76,11 +81,37 @@ CASES = {
         "All well: 5 tags on 1 connection flow to no sink",
     ),
     "some tags bad": (
-        [make_connection(tags_good=3)],
+        [make_connection(tags_good=3, bad_tag=bad_tag())],
         make_journal(),
         [make_sink()],
         True,
-        "3 of 5 tags on 1 connection flow to mqtt; 2 are bad or not read yet",
+        (
+            "3 of 5 tags on 1 connection flow to mqtt; 2 are bad or not read yet, among them"
+            " A1/PUMP01/FLOW (no answer)"
+        ),
+    ),
+    "a bad tag is named before one that is not read yet": (
+        [
+            make_connection(tags_good=4, bad_tag=bad_tag("LEVEL", "stale", "not read yet")),
+            make_connection("tcp://b", tags_good=4, bad_tag=bad_tag()),
+        ],
+        make_journal(),
+        [make_sink()],
+        True,
+        (
+            "8 of 10 tags on 2 connections flow to mqtt; 2 are bad or not read yet, among them"
+            " A1/PUMP01/FLOW (no answer)"
+        ),
+    ),
+    "one tag bad": (
+        [make_connection(tags_good=4, bad_tag=bad_tag())],
+        make_journal(),
+        [make_sink()],
+        True,
+        (
+            "4 of 5 tags on 1 connection flow to mqtt; 1 is bad or not read yet:"
+            " A1/PUMP01/FLOW (no answer)"
+        ),
     ),
     "every connection down": (
         [down(), down("tcp://b", "no route to host")],
@@ -111,11 +142,14 @@ CASES = {
         "Data stops at tcp://a: none of its tags can be read",
     ),
     "a connection that has just begun": (
-        [make_connection(tags_good=0, scans=0)],
+        [make_connection(tags_good=0, scans=0, bad_tag=bad_tag("T", "stale", "not read yet"))],
         make_journal(),
         [make_sink()],
         True,
-        "0 of 5 tags on 1 connection flow to mqtt; 5 are bad or not read yet",
+        (
+            "0 of 5 tags on 1 connection flow to mqtt; 5 are bad or not read yet, among them"
+            " A1/PUMP01/T (not read yet)"
+        ),
     ),
     "journal full": (
         [make_connection()],
@@ -143,7 +177,7 @@ CASES = {
         make_journal(),
         [make_sink("store"), failing()],
         False,
-        "Data stops at mqtt for 90 s (1200 samples wait in the journal): connection refused",
+        "Data stops at mqtt for 90 s (1,200 samples wait in the journal): connection refused",
     ),
     "two sinks down, one of them only now": (
         [make_connection()],
@@ -151,8 +185,8 @@ CASES = {
         [failing(), failing("postgres", error_since_ms=None, pending=1)],
         False,
         (
-            "Data stops at mqtt for 90 s (1200 samples wait in the journal): connection refused; "
-            "and at postgres for 0 s (1 samples wait in the journal): connection refused"
+            "Data stops at mqtt for 90 s (1,200 samples wait in the journal): connection refused; "
+            "and at postgres for 0 s (1 sample waits in the journal): connection refused"
         ),
     ),
     "a PLC and a sink": (
@@ -162,7 +196,7 @@ CASES = {
         False,
         (
             "Data stops at tcp://b: connection refused; "
-            "and at mqtt for 90 s (1200 samples wait in the journal): connection refused"
+            "and at mqtt for 90 s (1,200 samples wait in the journal): connection refused"
         ),
     ),
     "a sink behind": (
@@ -187,13 +221,13 @@ CASES = {
         "5 tags on 1 connection flow to mqtt, store; 7 samples of earlier in quarantine",
     ),
     "bad tags and a sample in quarantine": (
-        [make_connection(tags_good=3)],
+        [make_connection(tags_good=3, bad_tag=bad_tag())],
         make_journal(),
         [make_sink(quarantined=1)],
         True,
         (
-            "3 of 5 tags on 1 connection flow to mqtt; 2 are bad or not read yet;"
-            " 1 sample of earlier in quarantine"
+            "3 of 5 tags on 1 connection flow to mqtt; 2 are bad or not read yet, among them"
+            " A1/PUMP01/FLOW (no answer); 1 sample of earlier in quarantine"
         ),
     ),
     "samples that are refused": (
@@ -204,6 +238,17 @@ CASES = {
         (
             "Data flows, but mqtt has refused 2 samples since the agent started:"
             " `edge-agent journal export quarantine` shows them"
+        ),
+    ),
+    "samples that are refused, and a bad tag": (
+        [make_connection(tags_good=4, bad_tag=bad_tag())],
+        make_journal(),
+        [make_sink(quarantined=9, refused=2)],
+        False,
+        (
+            "Data flows, but mqtt has refused 2 samples since the agent started:"
+            " `edge-agent journal export quarantine` shows them;"
+            " of 5 tags 1 is bad or not read yet: A1/PUMP01/FLOW (no answer)"
         ),
     ),
     "refused samples and a PLC that is down": (

@@ -1,0 +1,203 @@
+"""What commands write for people: columns, tables on narrow terminals, and names they take."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from edge_agent.cli import plan, probe_show, tables
+from edge_agent.cli import status as status_command
+from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_touched
+from edge_agent.counts import counted
+from edge_agent.selection import UnknownNameError, selected
+
+command_line = importlib.import_module("edge_agent.cli.main")  # the package has its function
+
+CONN = "opc.tcp://press-07.halle3.werk.example:4840/machine/line?policy=none"
+KEYS = [
+    ("A1", "PUMP01", "FLOW"),
+    ("A1", "펌프", "온도"),
+    ("A2", "PUMP01", "FLOW"),
+    ("PUMP01", "FLOW", "X"),
+]
+
+
+def leaves(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, set[str]]]:
+    """Every command without further ones, with its options."""
+    deeper = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    for action in deeper:
+        for word, child in action.choices.items():
+            yield from leaves(child, f"{name} {word}")
+    if not deeper:
+        yield name, {word for action in parser._actions for word in action.option_strings}
+
+
+LEAVES = dict(leaves(command_line._parser(list(command_line.COMMANDS)), "edge-agent"))
+
+
+@pytest.mark.parametrize("command", sorted(LEAVES))
+def test_common_options_may_stand_behind_every_command(command: str) -> None:
+    """Behind its action too, as in `map history --data-dir X`."""
+    assert LEAVES[command] >= {"--config", "--data-dir", "--http"}
+
+
+# -- columns -----------------------------------------------------------------------------------
+
+
+def test_columns_are_as_wide_as_they_look() -> None:
+    """A Korean sign takes two places of a terminal."""
+    rows = [("A1/펌프/급수온도", "좋음", "1"), ("A1/PUMP01/FLOW", "bad", "10")]
+    lines = list(tables.aligned(("tag", "verdict", "n"), rows, (False, False, True)))
+    assert len({cell_len(line) for line in lines}) == 1
+    assert cell_len(lines[1].partition("좋음")[0]) == lines[0].index("verdict")
+
+
+def test_numbers_have_their_nouns() -> None:
+    """One of them is no plural."""
+    assert [counted(number, "tag") for number in (0, 1, 1200)] == ["0 tags", "1 tag", "1,200 tags"]
+    assert counted(2, "reply", "replies") == "2 replies"
+    assert plan._fewer(1) == "1 tag has a deadband or a heartbeat and gives fewer"
+    assert plan._fewer(2) == "2 tags have a deadband or a heartbeat and give fewer"
+    assert probe_show._answers(3, 1, 0) == "unit 3: 1 cell answers, 0 do not"
+    assert probe_show._answers(3, 2, 1) == "unit 3: 2 cells answer, 1 does not"
+
+
+def make_status(**fields: Any) -> dict[str, Any]:
+    """As `/status` gives it, of one connection with five tags, the last one bad."""
+    good = {"value": 1.5, "unit": "bar", "ts_ms": 900, "quality": "good", "hi": None, "lo": None}
+    tags = [good | {"tag": f"T{number}"} for number in range(5)]
+    tags.append(good | {"tag": "LEVEL", "value": None, "quality": "bad"})
+    sink = {"name": "postgres", "delivered": 1, "pending": 0, "lag_s": 0.0, "lost": 0}
+    return {
+        "agent": {"now_ms": 1000},
+        "well": True,
+        "verdict": "All well",
+        "problems": [],
+        "notices": [],
+        "ingest": None,
+        "connections": [
+            {
+                "conn": CONN, "samples": 123_456_789, "errors": {}, "late_p99_s": 0.1,
+                "connected": True, "error": None,
+            }
+        ],
+        "journal": {
+            "taken": 123_456_789, "uncommitted": 0, "bytes_used": 0, "bytes_max": 2_000_000_000,
+            "commit_failures": 0, "full": False, "disk_full": False,
+        },
+        "sinks": [sink | {"quarantined": 0, "failures": {}, "error": None}],
+        "devices": [{"site": "A1", "line": "", "device": "PUMP01", "tags": tags}],
+    } | fields  # fmt: skip
+
+
+def shown(width: int, *, terminal: bool, **fields: Any) -> str:
+    """The text of `edge-agent status` in a window of this width."""
+    status = make_status(**fields)
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, highlight=False
+    )
+    status_command.show(status, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_nothing_is_cut_on_a_narrow_terminal() -> None:
+    """A long connection and every state go on in the next line of their cell."""
+    lines = shown(80, terminal=True).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    cells = [re.split("[│┃]", line) for line in lines if line.startswith("│")]
+    columns = zip(*(row for row in cells if len(row) == 10), strict=True)
+    texts = ["".join(cell.strip() for cell in column) for column in columns]
+    assert "…" not in "".join(lines)
+    assert CONN in texts[1]
+    assert "123,456,789" in texts[2]
+    assert "delivering" in texts[8]
+
+
+def test_a_pipe_has_no_width() -> None:
+    """Words in columns, a line for each row, whatever `COLUMNS` says."""
+    lines = shown(40, terminal=False).splitlines()
+    assert lines[1].split() == [
+        "stage",
+        "samples",
+        "per",
+        "s",
+        "waiting",
+        "lag",
+        "lost",
+        "errors",
+        "state",
+    ]
+    assert lines[2].startswith(f"{CONN}  ")
+    assert lines[2].endswith("connected")
+    assert lines[4].endswith("delivering")
+    assert len(lines) == 7
+
+
+def test_bad_tags_are_shown_first() -> None:
+    """Else they would hide behind `+2`."""
+    assert "LEVEL bad  T0 1.5 bar" in shown(200, terminal=False)
+
+
+def test_a_problem_is_told_once() -> None:
+    """What stands in the verdict is not repeated below it; the others are."""
+    first, second = "the address map in the file is not the one that runs: map.csv: line 3", "slow"
+    verdict = f"Data flows, but {first} (and 1 more problem)"
+    text = shown(60, terminal=False, verdict=verdict, problems=[first, second], well=False)
+    assert text.count(first) == 1
+    assert "problem: slow\n" in text
+
+
+# -- names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "places"),
+    [
+        ("PUMP01", [0, 2]),
+        ("A2/PUMP01", [2]),
+        ("PUMP01/FLOW", [0, 2, 3]),
+        ("A1/PUMP01/FLOW", [0]),
+        (unicodedata.normalize("NFD", "펌프/온도"), [1]),
+        (unicodedata.normalize("NFD", "A1/펌프/온도"), [1]),
+    ],
+)
+def test_one_way_to_name_devices_and_tags(word: str, places: list[int]) -> None:
+    """With or without site and tag, composed in either way; two meanings are both meant."""
+    assert selected(KEYS, [word], lambda key: key) == [KEYS[place] for place in places]
+
+
+def test_a_name_that_is_not_there_has_a_near_one() -> None:
+    """Of the same form; an example if none is like it, nothing where there is nothing."""
+    for word, near in (
+        ("A1/PUMP01/FLO", "A1/PUMP01/FLOW"),
+        ("PUMP1", "PUMP01"),
+        ("?", "A1/PUMP01"),
+    ):
+        with pytest.raises(UnknownNameError) as caught:
+            selected(KEYS, ["PUMP01", word], lambda key: key)
+        assert (caught.value.word, caught.value.near) == (word, near)
+    with pytest.raises(UnknownNameError) as caught:
+        selected([], ["PUMP01"], lambda key: key)
+    assert caught.value.near == ""
+
+
+def test_series_that_end_are_counted() -> None:
+    """Beyond forty it says how many more there are."""
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    ended = [f"A1/OVEN/T{number}" for number in range(ROWS_SHOWN_MAX + 19)]
+    nothing: dict[str, Any] = {"kept": [], "changed": [], "begun": [], "ended": []}
+    _show_touched(console, {"connections": nothing, "series_ended": ended})  # type: ignore[typeddict-item]
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == ROWS_SHOWN_MAX + 1
+    assert lines[-1] == "  and 19 more (--json has all)"
