@@ -13,7 +13,7 @@ The way of a message
    with: it would be no better the next time.
 3. What the running map polls (site, device and tag) is left out: it is our own message, or one
    that would mix with our own values. The topic alone says it most often, before any decoding.
-   MQTT's *no local* does not help, since publisher and subscriber are two connections.
+   So is what we published of a tag that has left the map: see below.
 4. A series that is new is written to the book of ingested series, and that is made durable; then
    the sample goes to the journal.
 5. When the journal's commit holds it, it is acknowledged to the broker.
@@ -40,7 +40,22 @@ beginning with ``WINDOW_FIRST``. A small window then costs a commit each time th
 a large one the journal's own rhythm is soon enough, which spares a memory card. Acknowledgements
 go in the order of the messages (MQTT 5.0, 4.6), so our own ones wait behind foreign ones.
 
-What is taken in is not published again: `ingested.py`.
+What comes back
+---------------
+What is taken in is not published again (`ingested.py`), and what we publish is not taken in: else
+one message would go round for ever. The map does not tell our own messages from others': the last
+ones of a tag that has left it, or hours of them after an outage of the broker, come when it is not
+polled any more, also after a restart with a smaller map. Their time does not tell it either, since
+a source's clock may be ahead. So the MQTT sink marks each message with a user property, the agent's
+id (`message.ORIGIN`), which a broker must hand on unaltered (MQTT 5.0, 3.3.2.3.7), also to a
+session that was away. It costs the sink nothing, being rendered once; on the wire 22 bytes a
+message with an id like *edge-01*, and who receives it by paho 20 us to decode. MQTT's *no local*
+does not help: publisher and subscriber are two connections.
+
+The mark alone is not enough: a flow of Node-RED passes user properties on with what it makes of our
+values. So a message is our own if it has the mark and its series was ever polled: the journal knows
+it, and the book does not say that it has never been ours. Where a mark is lost on the way, as on a
+bridge by MQTT 3.1.1 and back, a message is taken in once, as its series is in the book by then.
 """
 
 from __future__ import annotations
@@ -52,6 +67,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -62,12 +78,13 @@ from edge_agent.metrics import IngestCounters
 from edge_agent.model import Series
 from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingest_decoder import Decoder, Sample, TooManySeriesError
-from edge_agent.pipeline.ingested import Ingested, Key
+from edge_agent.pipeline.ingested import Ingested, Key, Since
 from edge_agent.protocols import mqtt_syntax
-from edge_agent.protocols.mqtt_link import Link, Message
+from edge_agent.protocols.mqtt_link import Link, Message, user_property
 from edge_agent.protocols.mqtt_syntax import MqttConn
 from edge_agent.schedule import Backoff
 from edge_agent.settings import MqttSettings
+from edge_agent.sinks.message import ORIGIN
 
 log = logging.getLogger(__name__)
 
@@ -178,22 +195,24 @@ class Ingest:
         self._conn = conn
         self._journal = journal
         self._book = book
+        self._agent_id = agent_id
         self._client_id = f"edge-agent-{agent_id}-ingest"
         self._password = password
         self._polled = polled
         self._decoder = Decoder(book, polled, now_ms)
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._sessions = 0
         self._arrived: deque[Message] = deque()
         self._overrun = False
         """A message of QoS 1 could not be kept; with a new connection it comes again."""
         self._owed: deque[_Owed] = deque()
         self._repeats: dict[Sample, int] = {}
-        """What was owed when the connection was lost, with the entry that holds it."""
+        """What was owed when a connection was lost, with the entry that holds it."""
+        self._journal_id = ""
+        """The journal that numbers what is owed and what may be repeated."""
         self._window = WINDOW_FIRST
         self._failures = 0
-        self._booked: set[Series] = set()
-        """Series that are known to stand in the book."""
         self._said: set[str] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -263,10 +282,10 @@ class Ingest:
 
     async def _session(self) -> None:
         """One connection, from connect to its end or `stop`."""
-        journal_id = self._journal.journal_id
+        self._begin()
         link = await Link.open(
             self._conn,
-            self._take,
+            partial(self._take, self._sessions),
             client_id=self._client_id,
             password=self._password,
             session_expiry_s=SESSION_EXPIRY_S,
@@ -281,8 +300,7 @@ class Ingest:
             while not self._stopping.is_set():
                 self._beat()
                 link.check()
-                if self._journal.journal_id != journal_id:
-                    self._owed.clear()  # numbered anew; the broker delivers them again
+                if self._journal.journal_id != self._journal_id:
                     raise TransientError("the journal has been replaced, connecting anew")
                 if self._overrun:
                     raise TransientError(f"{self._conn}: the broker sends more than it may")
@@ -291,11 +309,11 @@ class Ingest:
                     self._acknowledge(link)
                     await self._wake.wait()
                 self._acknowledge(link)
-            await self._last_acknowledgements(link, journal_id)
+            await self._last_acknowledgements(link)
         finally:
             self.connected = False
-            self._forget()
             await link.close()
+            self._begin()
 
     async def _subscribe(self, link: Link) -> None:
         refusals = await link.subscribe(self.topics, retained_once=True)
@@ -334,19 +352,28 @@ class Ingest:
         except TimeoutError:
             pass
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         """The connection is gone, and with it every packet id; what is owed comes again."""
-        self._repeats = {
-            owed.sample: owed.sequence for owed in self._owed if owed.sample is not None
-        }
+        self._sessions += 1
+        for owed in self._owed:
+            if owed.sample is not None:
+                self._repeats[owed.sample] = owed.sequence
+        over = len(self._repeats) - ARRIVED_MAX  # some never came again
+        for sample in list(islice(self._repeats, max(over, 0))):
+            del self._repeats[sample]
+        if self._journal.journal_id != self._journal_id:  # which numbers anew
+            self._journal_id = self._journal.journal_id
+            self._repeats.clear()
         self._owed.clear()
         self._overrun = False
         self._arrived = deque(message for message in self._arrived if message.qos == 0)
 
     # -- messages -------------------------------------------------------------------------------
 
-    def _take(self, message: Message) -> None:
+    def _take(self, session: int, message: Message) -> None:
         """One message, as it arrives. Never raises."""
+        if message.qos and session != self._sessions:
+            return  # its packet id means nothing any more; it comes again
         self.counters.messages += 1
         if len(self._arrived) < ARRIVED_MAX:
             self._arrived.append(message)
@@ -362,10 +389,12 @@ class Ingest:
             return False
         messages = list(islice(self._arrived, PER_TURN_MAX))
         samples = [self._understood(message) for message in messages]
-        new = {s.series for s in samples if s is not None} - self._booked
+        known = self._book.series
+        new = {s.series for s in samples if s is not None and s.series not in known}
         if new:
-            await asyncio.to_thread(self._book.add, sorted(new - self._book.series))
-            self._booked |= new
+            since = Since(self._journal.journal_id, self._journal.next_sequence)
+            taken_over = {series: since for series in new if self._journal.knows(series)}
+            await asyncio.to_thread(self._book.add, sorted(new), taken_over)
         run = _Run(self._journal)
         for message, sample in zip(messages, samples, strict=True):
             sequence = 0 if sample is None else self._append(sample, run)
@@ -409,9 +438,17 @@ class Ingest:
                     topic,
                 )
             return None
-        if sample is None:
+        if sample is None or self._is_own(message, sample.series):
             self.counters.own += 1
+            return None
         return sample
+
+    def _is_own(self, message: Message, series: Series) -> bool:
+        """Whether we have published it, of a tag that the map does not have any more."""
+        if user_property(message, ORIGIN) != self._agent_id or not self._journal.knows(series):
+            return False
+        since = self._book.since(series)
+        return since is None or since.sequence > 0
 
     def _say_once(self, topic: str, text: str) -> None:
         level = logging.DEBUG
@@ -424,6 +461,8 @@ class Ingest:
 
     def _acknowledge(self, link: Link) -> None:
         """Acknowledge what is durable, and ask for a commit if the broker seems to wait for it."""
+        if self._journal.journal_id != self._journal_id:
+            return
         durable = self._journal.last_sequence
         due: list[int] = []
         while self._owed and self._owed[0].sequence <= durable:
@@ -433,11 +472,11 @@ class Ingest:
             self._window = len(self._owed)
             self._journal.commit_soon()
 
-    async def _last_acknowledgements(self, link: Link, journal_id: str) -> None:
+    async def _last_acknowledgements(self, link: Link) -> None:
         """Wait for the commit of what was taken, but not for long: else it comes again."""
         try:
             async with asyncio.timeout(LAST_COMMIT_TIMEOUT_S):
-                while self._owed and self._journal.journal_id == journal_id:
+                while self._owed and self._journal.journal_id == self._journal_id:
                     self._journal.commit_soon()
                     self._wake.clear()
                     await self._wake.wait()

@@ -7,6 +7,11 @@ Which series they are must survive a restart, since the journal may hold some fo
 away. The journal's own tables stay as they are: the book is a small file beside it, and a series
 stands in it, durably, before its first sample is in the journal. A series that the running map
 polls is not one of them, whatever the book says.
+
+A tag may have been ours before another publisher took it over, and samples of that time may still
+wait for the broker: with such a series the book has the journal entry from which on it is the
+other's. Entries before it are published. A journal that was salvaged numbers its entries anew;
+there all samples of the series count as the other's.
 """
 
 from __future__ import annotations
@@ -14,9 +19,11 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import orjson
@@ -26,35 +33,53 @@ from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity, Sink
 
 INGESTED_FILE: Final = "ingested.jsonl"
+_NAMES: Final = len(Series._fields)
 
 Key = tuple[str, str, str]
 """Site, device and tag, as `model.Tag.key`."""
+
+
+class Since(NamedTuple):
+    """From which entry of which journal on a series is another publisher's."""
+
+    journal_id: str = ""
+    sequence: int = 0
+    """0: it has never been ours."""
+
+
+NEVER_OURS: Final[Mapping[Series, Since]] = MappingProxyType({})
 
 
 class Ingested:
     """The book of series that came in by MQTT: what the MQTT sink must not publish.
 
     ``polled`` are the keys of the running map; they are never in it. The file has one JSON list a
-    line; a line that a crash cut short is left out, its series had no sample yet.
+    line, the five names of a series and, if it was ours before, journal id and entry; a line that
+    a crash cut short is left out, its series had no sample yet.
     """
 
     def __init__(self, path: Path, polled: Container[Key]) -> None:
         self._path = path
         self._polled = polled
-        self.series: set[Series] = set()
-        """All that were ever written down, polled ones included."""
+        self._since: dict[Series, Since] = {}
         self._ends_well = True
 
     def __len__(self) -> int:
-        return len(self.series)
+        return len(self._since)
 
     def __contains__(self, series: object) -> bool:
-        return series in self.series and not self._is_polled(series)
+        return isinstance(series, Series) and self.since(series) is not None
 
-    def _is_polled(self, series: object) -> bool:
-        return (
-            isinstance(series, Series) and (series.site, series.device, series.tag) in self._polled
-        )
+    @property
+    def series(self) -> AbstractSet[Series]:
+        """All that were ever written down, polled ones included."""
+        return self._since.keys()
+
+    def since(self, series: Series) -> Since | None:
+        """From when on a series is another publisher's; None if it is not."""
+        if (series.site, series.device, series.tag) in self._polled:
+            return None
+        return self._since.get(series)
 
     def load(self) -> None:
         """Read the file, if there is one. Raises ``TransientError``."""
@@ -65,19 +90,16 @@ class Ingested:
         except OSError as error:
             raise TransientError(f"{self._path}: cannot be read: {error.strerror}") from error
         self._ends_well = data.endswith(b"\n") or not data
-        for line in data.splitlines():
-            try:
-                names = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            if isinstance(names, list) and len(names) == len(Series._fields):
-                self.series.add(Series(*map(str, names)))
+        self._since.update(filter(None, map(_parsed, data.splitlines())))
 
-    def add(self, new: Sequence[Series]) -> None:
-        """Write series down; they are on the disk when this returns. Raises ``TransientError``."""
+    def add(self, new: Sequence[Series], since: Mapping[Series, Since] = NEVER_OURS) -> None:
+        """Write series down; they are on the disk when this returns.
+
+        ``since`` has those that were ours before. Raises ``TransientError``.
+        """
         if not new:
             return
-        lines = b"".join(orjson.dumps(list(series)) + b"\n" for series in new)
+        lines = b"".join(orjson.dumps([*series, *since.get(series, ())]) + b"\n" for series in new)
         try:
             with self._path.open("ab") as file:
                 file.write(lines if self._ends_well else b"\n" + lines)
@@ -87,7 +109,23 @@ class Ingested:
         except OSError as error:
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._ends_well = True
-        self.series.update(new)
+        self._since.update((series, since.get(series, Since())) for series in new)
+
+
+def _parsed(line: bytes) -> tuple[Series, Since] | None:
+    """What a line of the book says; None if it says nothing."""
+    try:
+        texts = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(texts, list) or len(texts) < _NAMES:
+        return None
+    series = Series(*map(str, texts[:_NAMES]))
+    match texts[_NAMES:]:
+        case [str(journal_id), int(sequence)]:
+            return series, Since(journal_id, sequence)
+        case _:
+            return series, Since()
 
 
 class Unpublished:
@@ -100,13 +138,17 @@ class Unpublished:
         self.name = sink.name
         self._sink = sink
         self._ingested = ingested
-        self._hidden: set[int] = set()
+        self._journal_id = ""
+        self._hidden: dict[int, int] = {}
+        """Series by id, and the entry from which on each is hidden."""
         self._shown: set[int] = set()
+        self._booked = 0
+        """Series in the book when it was looked at; it only grows."""
 
     async def open(self, journal: JournalIdentity) -> None:
         """As the sink's own. Ids mean something within one journal only."""
-        self._hidden.clear()
-        self._shown.clear()
+        self._journal_id = journal.journal_id
+        self.look_again()
         await self._sink.open(journal)
 
     async def deliver(self, batches: Sequence[Batch]) -> int:
@@ -125,9 +167,10 @@ class Unpublished:
         return had + left_out
 
     def look_again(self) -> None:
-        """Another map polls other series."""
+        """Another map polls other series, or others publish more of them."""
         self._hidden.clear()
         self._shown.clear()
+        self._booked = len(self._ingested)
 
     async def close(self) -> None:
         """As the sink's own."""
@@ -137,14 +180,24 @@ class Unpublished:
         """What of a batch is to be published."""
         if not self._ingested:
             return _Part(batch, None)
+        if len(self._ingested) != self._booked:  # others publish what was ours
+            self.look_again()
         ids = set(batch.series_ids)
-        for series_id in ids - self._hidden - self._shown:
-            known = self._hidden if batch.series[series_id] in self._ingested else self._shown
-            known.add(series_id)
-        if self._hidden.isdisjoint(ids):
+        for series_id in ids - self._hidden.keys() - self._shown:
+            self._look_at(series_id, batch.series[series_id])
+        hidden = {id_ for id_ in ids & self._hidden.keys() if self._hidden[id_] <= batch.sequence}
+        if not hidden:
             return _Part(batch, None)
-        places = [place for place, id_ in enumerate(batch.series_ids) if id_ not in self._hidden]
+        places = [place for place, id_ in enumerate(batch.series_ids) if id_ not in hidden]
         return _Part(_picked(batch, places), places)
+
+    def _look_at(self, series_id: int, series: Series) -> None:
+        since = self._ingested.since(series)
+        if since is None:
+            self._shown.add(series_id)
+        else:
+            is_here = since.journal_id == self._journal_id
+            self._hidden[series_id] = since.sequence if is_here else 0
 
 
 class _Part(NamedTuple):

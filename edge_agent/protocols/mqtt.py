@@ -40,7 +40,7 @@ from math import nan
 from typing import Final
 
 from edge_agent.errors import DeviceError, TransientError
-from edge_agent.model import Limits, ValueType
+from edge_agent.model import Limits, Tag, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import mqtt_syntax
 from edge_agent.protocols.base import Reply, WallClock
@@ -68,6 +68,8 @@ class MqttDriver:
         self._now_ms = now_ms
         self._link: Link | None = None
         self._inboxes: dict[int, _Inbox] = {}
+        self._left: list[_Inbox] = []
+        """Inboxes whose tags others took over on this connection, and whose map is gone."""
         self._topics: dict[str, _Topic] = {}
         self._client_id = self.conn.client_id or f"edge-agent-{uuid.uuid4().hex[:16]}"
 
@@ -82,6 +84,7 @@ class MqttDriver:
     async def connect(self) -> None:
         """Open a new connection in place of the old one, within ``timeout_s``."""
         await self.close()
+        self._drop(self._left)
         self._link = await Link.open(self.conn, self._take, client_id=self._client_id)
         for topic in self._topics.values():
             topic.asked_at = None
@@ -103,17 +106,22 @@ class MqttDriver:
 
     async def forget(self, block: Block) -> None:
         """End the subscriptions that only this block had."""
-        gone = [key for key, inbox in self._inboxes.items() if inbox.block == block]
-        inboxes = [self._inboxes.pop(key) for key in gone]
+        names = self._drop([inbox for inbox in self._inboxes.values() if inbox.block == block])
+        if self._link is not None:
+            for start in range(0, len(names), TOPICS_PER_SUBSCRIBE_MAX):
+                await self._link.unsubscribe(names[start : start + TOPICS_PER_SUBSCRIBE_MAX])
+
+    def _drop(self, inboxes: Sequence[_Inbox]) -> list[str]:
+        """Close inboxes; the topics that nobody wants any more."""
+        self._inboxes = {key: one for key, one in self._inboxes.items() if one not in inboxes}
+        self._left = [one for one in self._left if one not in inboxes]
         names = []
         for topic in list(self._topics.values()):
             topic.wanted = [one for one in topic.wanted if one.inbox not in inboxes]
             if not topic.wanted:
                 names.append(topic.name)
                 del self._topics[topic.name]
-        if self._link is not None:
-            for start in range(0, len(names), TOPICS_PER_SUBSCRIBE_MAX):
-                await self._link.unsubscribe(names[start : start + TOPICS_PER_SUBSCRIBE_MAX])
+        return names
 
     async def close(self) -> None:
         """Hang up. What has arrived and was not read yet is kept for the next connection."""
@@ -123,7 +131,8 @@ class MqttDriver:
 
     def _inbox_of(self, block: Block) -> _Inbox:
         """The inbox of a block that is new as an object: that of an equal one, or a new one."""
-        inbox = next((known for known in self._inboxes.values() if known.block == block), None)
+        equal = (one for one in self._inboxes.values() if one.block == block)
+        inbox = next((one for one in equal if one not in self._left), None)
         if inbox is None:
             inbox = self._open_inbox(block)
         else:
@@ -143,7 +152,35 @@ class MqttDriver:
             topic.wanted.append(_Wanted(inbox, position, pick, is_bool))
             if topic not in inbox.topics:
                 inbox.topics.append(topic)
+        for former in self._inboxes.values():
+            if former.link is not self._link:
+                self._take_over(inbox, former)
         return inbox
+
+    def _take_over(self, inbox: _Inbox, former: _Inbox) -> None:
+        """What waits in an inbox of an earlier connection for tags that both have.
+
+        One block of a map has each tag: the former's map is gone, changed while there was no
+        connection, so that nobody reads it or forgets it. It gets nothing more, and keeps what it
+        has for further inboxes that share its tags.
+        """
+        places = {_source(tag): place for place, tag in enumerate(inbox.block.tags)}
+        found = ((place, places.get(_source(tag))) for place, tag in enumerate(former.block.tags))
+        moves = {old: new for old, new in found if new is not None}
+        if not moves:
+            return
+        self._left.append(former)
+        inbox.waiting += [(ms, moves[at], value) for ms, at, value in former.waiting if at in moves]
+        former.waiting = deque(one for one in former.waiting if one[1] not in moves)
+        newest: dict[int, int] = {}
+        for topic in former.topics:
+            ended = [one for one in topic.wanted if one.inbox is former]
+            newest |= {moves[w.position]: w.newest_ms for w in ended if w.position in moves}
+            topic.wanted = [one for one in topic.wanted if one.inbox is not former]
+        for topic in inbox.topics:
+            for wanted in topic.wanted:
+                if wanted.inbox is inbox:
+                    wanted.newest_ms = newest.get(wanted.position, wanted.newest_ms)
 
     async def _subscribe(self, link: Link, inbox: _Inbox) -> None:
         """Ask for the topics that were not asked for yet, or were refused long enough ago."""
@@ -224,6 +261,11 @@ class MqttDriver:
         inbox.waiting.append((ts_ms, position, value))
 
 
+def _source(tag: Tag) -> tuple[object, ...]:
+    """What makes two rows the same tag with the same raw values."""
+    return tag.key, tag.address, tag.type
+
+
 @dataclass(slots=True)
 class Counters:
     """What a driver has seen."""
@@ -237,7 +279,7 @@ class Counters:
     """Subscriptions that the broker refused, repetitions included."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Wanted:
     """One tag's interest in a topic."""
 

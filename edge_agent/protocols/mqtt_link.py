@@ -33,7 +33,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.errors import TransientError
 from edge_agent.protocols.mqtt_syntax import MqttConn
 
-__all__ = ["LOGIN_HINT", "Link", "Message", "Take"]
+__all__ = ["LOGIN_HINT", "Link", "Message", "Take", "user_property"]
 
 # It logs each lost connection, with a traceback at times; our errors say the same, once.
 _LIBRARY_LOG: Final = logging.getLogger(f"{__name__}.library")
@@ -50,6 +50,12 @@ LOGIN_HINT: Final = "check user= and password_file= in `conn`, and the broker's 
 
 Take = Callable[[Message], None]
 T = TypeVar("T")
+
+
+def user_property(message: Message, name: str) -> str | None:
+    """The value of a user property (MQTT 5.0, 3.3.2.3.7), the first of its name; None without."""
+    pairs: Sequence[tuple[str, str]] = getattr(message.properties, "UserProperty", ())
+    return next((value for known, value in pairs if known == name), None)
 
 
 class _Direct(asyncio.Queue[Message]):

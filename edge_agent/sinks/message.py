@@ -5,6 +5,9 @@ A message has seven keys in this order and no space:
 "value":12.3,"unit":"bar"}``, UTF-8, on the topic ``plc/{site}/{device}/{tag}``. ``ts`` is UTC with
 milliseconds, ``value`` always a JSON number.
 
+Beside the payload each message has the MQTT 5 user property `ORIGIN`, the agent's id: by it an
+agent knows its own messages when they come back to it (`pipeline/ingest.py`).
+
 Whatever stays the same from sample to sample of a series is rendered once, a time once per run,
 and the numbers of a batch in one call: 0.3 us per message, against 1.2 for a dict per sample.
 """
@@ -25,6 +28,9 @@ MESSAGES_MAX = 1_000
 
 TOPIC_BYTES_MAX = 65_535
 """Longest string of MQTT (5.0, 1.5.4)."""
+
+ORIGIN = "edge-agent"
+"""Name of the user property that says which agent has published a message."""
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  (naive: UTC by definition, and no offset in the text)
 _NOT_IN_A_NAME = frozenset("/+#")

@@ -11,6 +11,8 @@ Status: the retained topic ``edge-agent/{agent_id}/status`` says ``online``, or 
 the reason ``stopped`` (closed on purpose) or ``connection lost`` (the last will). How each device
 is stands in the retained topic ``plc-status/{site}/{device}``; while the agent is offline it is as
 old as that.
+
+Whatever is published says by a user property which agent it comes from (`message.ORIGIN`).
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ from edge_agent import __version__
 from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch
 from edge_agent.sinks.base import DeviceReport, JournalIdentity
-from edge_agent.sinks.message import MessageRenderer, Messages, status_topic_of, topic_of
+from edge_agent.sinks.message import ORIGIN, MessageRenderer, Messages, status_topic_of, topic_of
 from edge_agent.sinks.mqtt_publisher import (
     ACK_TIMEOUT_S,
     INCOMING_BYTES_MAX,
     KEEP_ALIVE_S,
     Publisher,
 )
-from edge_agent.sinks.mqtt_window import PublishWindow
+from edge_agent.sinks.mqtt_window import PublishWindow, user_property
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class MqttSink:
         if key_file and not cert_file:
             raise ConfigError("mqtt.key_file: needs mqtt.cert_file, the certificate it belongs to")
         self._agent_id = agent_id
+        self._origin = ORIGIN, agent_id
         self._version = version
         self._username = username
         self._password = password
@@ -137,6 +140,7 @@ class MqttSink:
             self._login(),
             tls=tls,
             ack_timeout_s=self._ack_timeout_s,
+            properties=user_property(*self._origin),
         )
         await self._announce(self._publisher)
         self._session += 1
@@ -233,7 +237,10 @@ class MqttSink:
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             farewell = mqtt5.PublishPacket(
-                self._status_topic, self._status("offline", "stopped"), retain=True
+                self._status_topic,
+                self._status("offline", "stopped"),
+                retain=True,
+                user_properties=[self._origin],
             )
             await publisher.close(farewell.write())
 
@@ -309,6 +316,7 @@ class MqttSink:
                 payload=self._status("offline", "connection lost"),
                 qos=mqtt5.QoS.AT_LEAST_ONCE,
                 retain=True,
+                user_properties=[self._origin],
             ),
         )
 

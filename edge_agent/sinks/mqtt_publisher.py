@@ -84,10 +84,11 @@ class Publisher(asyncio.Protocol):
     Once it has failed it stays failed: every later call raises what went wrong first.
     """
 
-    def __init__(self, broker: str, ack_timeout_s: float) -> None:
+    def __init__(self, broker: str, ack_timeout_s: float, properties: bytes) -> None:
         self.limits = mqtt5.ConnAckPacket()
         self._broker = broker
         self._ack_timeout_s = ack_timeout_s
+        self._properties = properties
         self._tick_s = min(TICK_S, ack_timeout_s / 4)
         self._loop = asyncio.get_running_loop()
         self._accepted: asyncio.Future[None] = self._loop.create_future()
@@ -112,10 +113,14 @@ class Publisher(asyncio.Protocol):
         *,
         tls: ssl.SSLContext | None = None,
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        properties: bytes = b"",
     ) -> Self:
-        """Make one attempt to connect and log in. Raises ``TransientError``."""
+        """Make one attempt to connect and log in; every message will have ``properties``.
+
+        Raises ``TransientError``.
+        """
         broker = f"broker {host}:{port}"
-        publisher = cls(broker, ack_timeout_s)
+        publisher = cls(broker, ack_timeout_s, properties)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await publisher._loop.create_connection(lambda: publisher, host, port, ssl=tls)
@@ -145,6 +150,7 @@ class Publisher(asyncio.Protocol):
             size=min(self.limits.receive_max, WINDOW_MAX),
             packet_bytes_max=self.limits.max_packet_size,
             retain=retain,
+            properties=self._properties,
             careful=careful,
             withheld=withheld,
         )

@@ -29,10 +29,7 @@ _RETAIN = 0x01
 
 _WITHHELD = b""
 
-# Packet id and the empty list of properties that follows it, by position in the window.
-_IDS = [packet_id.to_bytes(2, "big") + b"\x00" for packet_id in range(1, PACKET_IDS_MAX + 1)]
-
-_FRAME_BYTES = 2 + len(_IDS[0])  # topic length, packet id, length of the properties
+_USER_PROPERTY = 0x26
 
 # MQTT 5.0, 2.4. Kept here because brokers use codes where the standard has no place for them:
 # Mosquitto answers a message over its size limit with 149 in a PUBACK.
@@ -80,19 +77,37 @@ def reason_in_words(code: int, text: str | None = None) -> str:
 
 @lru_cache(maxsize=4_096)  # one entry per length of packet, and lengths hardly differ
 def _fixed_header(first_byte: int, remaining: int) -> bytes:
-    """MQTT 5.0, 2.1: packet type and flags, then the length in groups of seven bits."""
-    header = bytearray([first_byte])
-    while remaining > 0x7F:
-        header.append(remaining & 0x7F | 0x80)
-        remaining >>= 7
-    header.append(remaining)
-    return bytes(header)
+    """MQTT 5.0, 2.1: packet type and flags, then the length of what follows."""
+    return bytes([first_byte]) + _variable_length(remaining)
+
+
+def _variable_length(size: int) -> bytes:
+    """MQTT 5.0, 1.5.5: groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while size > 0x7F:
+        groups.append(size & 0x7F | 0x80)
+        size >>= 7
+    groups.append(size)
+    return bytes(groups)
 
 
 @lru_cache(maxsize=4_096)  # one entry per length of topic
 def _length(size: int) -> bytes:
     """MQTT 5.0, 1.5.4: a string is preceded by its length in two bytes."""
     return size.to_bytes(2, "big")
+
+
+def user_property(name: str, value: str) -> bytes:
+    """MQTT 5.0, 3.3.2.3.7: a pair of strings that a broker hands on unaltered."""
+    texts = [text.encode() for text in (name, value)]
+    return bytes([_USER_PROPERTY]) + b"".join(_length(len(text)) + text for text in texts)
+
+
+@lru_cache(maxsize=4)  # one agent has one list of properties
+def _ids_with(properties: bytes) -> list[bytes]:
+    """Packet id and the properties that follow it, by position in the window."""
+    tail = _variable_length(len(properties)) + properties
+    return [packet_id.to_bytes(2, "big") + tail for packet_id in range(1, PACKET_IDS_MAX + 1)]
 
 
 class PublishWindow:
@@ -102,6 +117,7 @@ class PublishWindow:
     PUBACKs that are due, at most ``size`` at any time. ``refused`` gives the reason of those that
     the broker did not let through, or that must not be sent: ``withheld`` topics, with the reason,
     and what the broker's known limits forbid. The first ``careful`` messages go one at a time.
+    ``properties`` are encoded (`user_property`) and the same for all.
     """
 
     def __init__(
@@ -111,6 +127,7 @@ class PublishWindow:
         size: int,
         packet_bytes_max: int | None = None,
         retain: bool = False,
+        properties: bytes = b"",
         careful: int = 0,
         withheld: Mapping[bytes, str] | None = None,
     ) -> None:
@@ -121,6 +138,8 @@ class PublishWindow:
         self.refused: dict[int, str] = {}
         self._portions: Iterator[Messages] = iter(portions)
         self._first_byte = _PUBLISH_QOS1 | (_RETAIN if retain else 0)
+        self._ids = _ids_with(properties)
+        self._frame_bytes = 2 + len(self._ids[0])  # topic length, packet id, properties
         self._size = size
         self._packet_bytes_max = packet_bytes_max
         self._withheld = withheld or {}
@@ -215,11 +234,11 @@ class PublishWindow:
         """PUBLISH packets (MQTT 5.0, 3.3), or `_WITHHELD` where it must not be sent."""
         count = len(portion.topics)
         offset = self.sent % PACKET_IDS_MAX
-        ids = (_IDS * (2 + count // PACKET_IDS_MAX))[offset : offset + count]
+        ids = (self._ids * (2 + count // PACKET_IDS_MAX))[offset : offset + count]
         topics, payloads = portion
         topic_sizes = list(map(len, topics))
         body_sizes = map(operator.add, topic_sizes, map(len, payloads))
-        remaining = map(operator.add, body_sizes, repeat(_FRAME_BYTES))
+        remaining = map(operator.add, body_sizes, repeat(self._frame_bytes))
         headers = map(_fixed_header, repeat(self._first_byte), remaining)
         parts = zip(headers, map(_length, topic_sizes), topics, ids, payloads, strict=False)
         packets = list(map(b"".join, parts))

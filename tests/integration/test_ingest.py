@@ -25,15 +25,16 @@ import uvloop
 
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
-from edge_agent.errors import RejectedRow, RejectedRows
+from edge_agent.errors import JournalError, RejectedRow, RejectedRows
 from edge_agent.journal import Journal
 from edge_agent.journal.file import epoch_ms
 from edge_agent.model import Batch, Series, Tag, ValueType
 from edge_agent.pipeline import ingest as ingest_module
 from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingest import Ingest, from_settings
-from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Unpublished
-from edge_agent.protocols.mqtt_syntax import parse_conn
+from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Since, Unpublished
+from edge_agent.protocols.mqtt_link import Link, Message, Take
+from edge_agent.protocols.mqtt_syntax import MqttConn, parse_conn
 from edge_agent.settings import MqttSettings, load_settings
 from edge_agent.sinks import Destination
 from edge_agent.sinks.base import JournalIdentity
@@ -360,6 +361,116 @@ async def test_a_lost_connection_repeats_nothing(tmp_path: Path) -> None:
         assert values_of(await rig.end()) == list(range(12))
 
 
+async def test_a_connection_lost_twice_repeats_nothing(tmp_path: Path) -> None:
+    """What the first loss left is known still where a second one comes before its repetition."""
+    config = f"{KEEP_ALL}persistence true\npersistence_location {tmp_path}/\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as server:
+        rig = Rig(server.port, tmp_path)
+        await rig.start(commits=False)
+        await publish(server.port, numbered(range(12)))
+        await until(lambda: rig.ingest.counters.samples == 12)
+        rig.ingest._begin()
+        rig.ingest._begin()
+        server.stop()
+        await until(lambda: not rig.ingest.connected)
+        server.start()
+        await until(lambda: rig.ingest.counters.repeated == 12)
+        rig._tasks.append(asyncio.create_task(rig.journal.run()))
+        await rig.settled()
+        assert values_of(await rig.end()) == list(range(12))
+        assert not rig.ingest._repeats
+
+
+async def test_a_journal_replaced_before_the_repetition_holds_nothing_up(tmp_path: Path) -> None:
+    """Numbers of the damaged one mean nothing: what comes again is taken in, and acknowledged."""
+    config = f"{KEEP_ALL}persistence true\npersistence_location {tmp_path}/\n"
+    with Mosquitto(tmp_path / "mosquitto", config) as server:
+        first = Rig(server.port, tmp_path)  # numbers grow, so that the new journal's are smaller
+        await first.start()
+        for n in range(10):
+            await publish(server.port, numbered([1_000 + n]))
+            await until(lambda count=n + 1: first.ingest.counters.samples == count)  # type: ignore[misc]
+            await first.settled()
+        await first.end()
+        rig = Rig(server.port, tmp_path)
+        await rig.start(commits=False)
+        await publish(server.port, numbered(range(12)))
+        await until(lambda: rig.ingest.counters.samples == 12)
+        server.stop()
+        await until(lambda: not rig.ingest.connected)
+        known = rig.journal.journal_id
+        await rig.journal._recover(JournalError("a damaged page"), rig.journal._file)
+        assert rig.journal.journal_id != known
+        rig._tasks.append(asyncio.create_task(rig.journal.run()))
+        server.start()
+        await until(lambda: rig.ingest.connected)
+        await publish(server.port, numbered(range(12, 20)))
+        await until(lambda: rig.ingest.counters.messages == 12 + 12 + 8)
+        await rig.settled()
+        assert set(values_of(await rig.end())) >= set(range(20))
+
+
+async def test_nothing_is_acknowledged_by_the_numbers_of_another_journal(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was replaced under a running session may have higher ones; all of it comes again."""
+    acknowledged: list[int] = []
+    acknowledge = Link.acknowledge
+
+    def noted(link: Link, packet_ids: Iterable[int]) -> None:
+        ids = list(packet_ids)
+        acknowledged.extend(ids)
+        acknowledge(link, ids)
+
+    monkeypatch.setattr(Link, "acknowledge", noted)
+    rig = Rig(broker.port, tmp_path)
+    await rig.start(commits=False)
+    await publish(broker.port, numbered(range(5)))
+    await until(lambda: len(rig.ingest._owed) == 5)
+    rig.journal._last_sequence = rig.journal.next_sequence + 1_000
+    rig.ingest._journal_id = "the one before"
+    rig.ingest._wake.set()
+    await until(lambda: not rig.ingest.connected)
+    rig.journal._last_sequence = 0
+    assert not acknowledged
+    await until(lambda: len(rig.ingest._owed) == 5)
+    rig._tasks.append(asyncio.create_task(rig.journal.run()))
+    await rig.settled()
+    assert len(acknowledged) == 5
+    assert set(values_of(await rig.end())) == set(range(5))
+
+
+async def test_what_arrives_on_a_connection_that_ends_is_not_taken_for_the_next_one(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packet ids mean other messages there. It comes again; QoS 0 does not, and is kept."""
+    taken: list[Callable[[Message], None]] = []
+    open_link = Link.open
+
+    async def opened(conn: MqttConn, take: Take, **options: Any) -> Link:
+        taken.append(take)
+        return await open_link(conn, take, **options)
+
+    close_link = Link.close
+
+    async def closed(link: Link) -> None:
+        await close_link(link)
+        taken[-1](Message("plc/A1/F/T", message("F", "T", 1)[1].encode(), 1, False, 7, None))
+
+    monkeypatch.setattr(Link, "open", opened)
+    monkeypatch.setattr(Link, "close", closed)
+    rig = Rig(broker.port, tmp_path)
+    await rig.start()
+    rig.ingest._overrun = True
+    rig.ingest._wake.set()
+    await until(lambda: rig.ingest.counters.connects == 2)
+    taken[0](Message("plc/A1/F/T", message("F", "T", 2)[1].encode(), 1, False, 8, None))
+    taken[0](Message("plc/A1/F/T", message("F", "T", 3)[1].encode(), 0, False, 0, None))
+    await until(lambda: rig.ingest.counters.samples == 1)
+    await rig.settled()
+    assert values_of(await rig.end()) == [3]
+
+
 async def test_a_journal_that_takes_nothing_holds_the_broker_back(
     broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -570,6 +681,63 @@ async def test_ingested_samples_count_as_delivered_and_are_not_handed_on(tmp_pat
     assert refusal.value.rows == (RejectedRow(6, 3, "too warm"),)
     assert refusal.value.duplicates == 2
     await sink.close()
+
+
+async def test_what_was_ours_before_another_publisher_took_it_over_is_published(
+    tmp_path: Path,
+) -> None:
+    """By the entry: earlier ones wait for the broker still. The book grows while the sink runs.
+
+    Another journal numbers anew: there all of it counts as the other's.
+    """
+    path = tmp_path / INGESTED_FILE
+    book, inner = Ingested(path, POLLED), MemorySink()
+    sink = Unpublished(inner, book)
+    await sink.open(JournalIdentity("e", "j"))
+    assert await sink.deliver([batch_of(1, 2)]) == 0
+    book.add([INGESTED], {INGESTED: Since("j", 7)})
+    assert await sink.deliver([batch_of(6, 2), batch_of(7, 2, 1), batch_of(8, 2)]) == 2
+    assert [series for series, _, _ in inner.samples] == [INGESTED, INGESTED, OURS]
+
+    again = Ingested(path, POLLED)
+    again.load()
+    inner = MemorySink()
+    sink = Unpublished(inner, again)
+    await sink.open(JournalIdentity("e", "j"))
+    assert await sink.deliver([batch_of(6, 2), batch_of(7, 2)]) == 1
+    assert len(inner.samples) == 1
+    await sink.open(JournalIdentity("e", "another"))
+    assert await sink.deliver([batch_of(6, 2), batch_of(7, 2)]) == 2
+
+
+@pytest.mark.parametrize(
+    "line", [b"5", b"[]", b'["A1","L9","F","T","b","j",-1.5]', b'["A1",5]', b"{}"]
+)
+async def test_a_line_of_the_book_that_is_none_hurts_no_other(tmp_path: Path, line: bytes) -> None:
+    """Somebody may have edited it: names alone count, as in a book of an older version."""
+    path = tmp_path / INGESTED_FILE
+    path.write_bytes(line + b"\n" + b'["A1","L9","FAN01","SPEED","rpm"]\n')
+    book = Ingested(path, POLLED)
+    book.load()
+    assert book.since(INGESTED) == Since("", 0)
+    assert len(book) == 1 + line.startswith(b'["A1","L9"')
+
+
+async def test_a_series_that_the_journal_had_before_is_the_others_from_now_on(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    """A new one has never been ours."""
+    async with running(broker.port, tmp_path) as rig:
+        known = Series("A1", "L9", "FAN01", "ON", "bar")
+        rig.journal.append(epoch_ms(), array("I", [rig.journal.intern(known)]).tobytes(), [1.0])
+        await rig.journal.flush()
+        due = Since(rig.journal.journal_id, rig.journal.next_sequence)
+        await publish(broker.port, [message("FAN01", "ON", 2), message("FAN01", "NEW", 3)])
+        await rig.arrived(2)
+        await rig.settled()
+        await rig.end()
+        assert rig.book.since(known) == due
+        assert rig.book.since(known._replace(tag="NEW")) == Since("", 0)
 
 
 def make_tag() -> Tag:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any, Self, cast
@@ -666,6 +667,41 @@ async def test_a_block_that_is_forgotten(broker: Mosquitto) -> None:
         await publish(broker.port, ("f/b", "3"), ("f/a", "4"), ("f/c", "5"))
         assert [value for _, _, value in await read(driver, new, 2)] == [4.0, 5.0]
         assert driver.counters.messages == 4, "f/b is not sent any more"
+
+
+async def test_a_map_that_changes_while_there_is_no_connection_loses_nothing_that_had_arrived(
+    broker: Mosquitto,
+) -> None:
+    """Tags that stay have their values, in whichever blocks they are now; those that left do not.
+
+    Back in the first map's blocks, under the running connection, they are read as before.
+    """
+    fast, slow = make_tag("FAST", "f/fast"), make_tag("SLOW", "f/slow")
+    gone, added = make_tag("GONE", "f/fast"), make_tag("ADDED", "f/added")
+    moved = replace(slow, period_ms=1_000)
+    async with connected(broker.port) as driver:
+        [before] = blocks_of(fast, slow, gone)
+        await driver.read(before)
+        await publish(broker.port, ("f/fast", "1"), ("f/slow", "2"), ("f/fast", "3"))
+        await until_messages(driver, 3)
+        await driver.close()
+        await driver.connect()
+        first, second = blocks_of(fast, added, moved)
+        assert [(tag, value) for tag, _, value in await read(driver, first)] == [
+            ("FAST", 1.0), ("FAST", 3.0)
+        ]  # fmt: skip
+        await publish(broker.port, ("f/fast", "4"), ("f/added", "5"))
+        assert [value for _, _, value in await read(driver, first, 2)] == [4.0, 5.0]
+        assert [(tag, value) for tag, _, value in await read(driver, second)] == [("SLOW", 2.0)]
+        [again] = blocks_of(fast, slow, gone)
+        await driver.read(again)
+        for left in (first, second):
+            await driver.read(left)
+            await driver.forget(left)
+        await publish(broker.port, ("f/fast", "7"), ("f/slow", "8"))
+        found = [(tag, value) for tag, _, value in await read(driver, again, 3)]
+        assert found == [("FAST", 7.0), ("GONE", 7.0), ("SLOW", 8.0)]
+        assert driver.counters.overflowed == 0
 
 
 async def until_messages(driver: MqttDriver, count: int) -> None:

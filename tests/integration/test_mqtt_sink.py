@@ -20,11 +20,13 @@ import aiomqtt
 import mqtt5
 import pytest
 import uvloop
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edge_agent.errors import ConfigError, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
-from edge_agent.sinks.message import MessageRenderer
+from edge_agent.sinks.message import ORIGIN, MessageRenderer
 from edge_agent.sinks.mqtt import WITHHOLD_S, MqttSink, parse_url
 from tests.servers import Mosquitto, free_port
 
@@ -225,7 +227,7 @@ async def test_a_message_over_the_brokers_limits_is_rejected(tmp_path: Path) -> 
     limit = len(messages_of(small)[0][1]) + 5
     batch = batch_of(1, 40, [1, 10, 2])
     for setting, reason in [
-        (f"max_packet_size {limit + 30}", "packet too large: "),
+        (f"max_packet_size {limit + 50}", "packet too large: "),
         (f"message_size_limit {limit}", "broker: packet too large (149)"),
     ]:
         config = f"allow_anonymous true\n{setting}\n"
@@ -353,6 +355,51 @@ async def test_status_tells_a_stop_from_a_lost_connection(broker: Mosquitto) -> 
     with pytest.raises(TransientError, match="connection lost"):
         await sink.deliver([batch_of(1, 1)])
     await sink.close()
+
+
+def marked(message: aiomqtt.Message) -> str | None:
+    """The agent that has published a message."""
+    pairs: dict[str, str] = dict(getattr(message.properties, "UserProperty", ()))
+    return pairs.get(ORIGIN)
+
+
+async def publish_marked(port: int, topic: str, payload: str, agent_id: str | None) -> None:
+    """Publish as an agent does, or as one without the property does."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if agent_id is not None:
+        properties.UserProperty = (ORIGIN, agent_id)
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish(topic, payload, qos=1, properties=properties)
+
+
+async def test_every_message_says_which_agent_has_published_it(broker: Mosquitto) -> None:
+    """Samples, a device's status, and each word of the agent's own status, the last will too."""
+    found: list[tuple[str, str | None]] = []
+    client = aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5)
+    async with client, opened(broker.url) as sink:
+        await client.subscribe("#", qos=1)
+
+        async def heard(count: int) -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while len(found) < count:
+                    message = await anext(client.messages)
+                    found.append((message.topic.value, marked(message)))
+
+        await heard(1)
+        await sink.deliver([batch_of(1, 10)])
+        await heard(11)
+        await sink.tell([], [("A1", "PUMP01")])
+        await heard(12)
+        await sink.close()
+        await heard(13)
+        await sink.open(JOURNAL)
+        await heard(14)
+        assert sink._publisher is not None
+        sink._publisher._abort()
+        await heard(15)
+    assert {origin for _, origin in found} == {"edge-1"}
+    assert [topic for topic, _ in found].count(STATUS) == 4
+    assert len({topic for topic, _ in found}) == 12
 
 
 async def test_a_wrong_password_is_told_with_what_to_check(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from edge_agent.simulator import STEP_MS, Plant, matches, raw_at, rebind
 from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.fault_file import parse
 from edge_agent.simulator.opcua_server import OpcuaSimulator
+from edge_agent.simulator.plant import safe, told
 from tests.integration.test_simulator import NOON, Clock, make_tag
 from tests.integration.test_simulator_faults import Seconds
 from tests.servers import free_port
@@ -641,6 +642,33 @@ def test_rebind_moves_every_protocol() -> None:
     assert ports[1] == ports[4] == ports[7]
     assert moved[7].conn.endswith("/plc?mode=poll")
     assert len({ports[0], ports[1], ports[6]}) == 3
+
+
+def test_a_demo_gets_no_tag_of_a_real_plc(tmp_path: Path) -> None:
+    """What is kept is moved to loopback or into the folder, or needs nobody; the rest is told."""
+    tags = [
+        *mixed(),
+        tag_of("ns=2;s=B", conn="opc.tcp://h?user=me&password_env=X"),
+        make_tag("40001", conn="tcp+tls://10.0.0.5:802"),
+        make_tag("40001", conn="rtu:///dev/ttyUSB0"),
+        replace(make_tag("7", conn="sim://x"), protocol="simulated"),
+    ]
+    tags = [replace(tag, tag=f"T{number}") for number, tag in enumerate(tags)]
+    kept, unserved = safe(tags, protocols.load, tmp_path)
+    assert sorted(tag.tag for tag in (*kept, *(tag for tag, _ in unserved))) == sorted(
+        tag.tag for tag in tags
+    )
+    for tag in kept:
+        assert "127.0.0.1" in tag.conn or str(tmp_path) in tag.conn or tag.conn == "sim://x"
+    assert {tag.protocol for tag in kept} == {"modbus", "opcua", "simulated"}
+    assert any(tag.conn.startswith("rtu:") for tag in kept)
+    lines = told(unserved)
+    assert len(lines) == 3
+    assert {line.split(" (")[0] for line in lines} == {
+        "not simulated: 1 row of s7",
+        "not simulated: 1 row of opcua",
+        "not simulated: 1 row of modbus",
+    }
 
 
 async def test_it_runs_as_a_process(tmp_path: Path) -> None:

@@ -21,7 +21,12 @@ from edge_agent.sinks.message import (
     time_text,
     topic_of,
 )
-from edge_agent.sinks.mqtt_window import PACKET_IDS_MAX, PublishWindow, reason_in_words
+from edge_agent.sinks.mqtt_window import (
+    PACKET_IDS_MAX,
+    PublishWindow,
+    reason_in_words,
+    user_property,
+)
 
 PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
 NOON_MS = 1_755_432_000_000  # 2025-08-17T12:00:00Z
@@ -257,6 +262,18 @@ def test_every_length_of_packet_is_framed_as_the_codec_reads_it(size: int) -> No
     (packet,) = packets_in(window.take())
     assert (packet.topic, packet.payload, packet.retain) == ("t", b"p" * size, True)
     assert packet.qos.value == 1
+
+
+@pytest.mark.parametrize("agent_id", ["e", "edge-01", "현장" * 40])
+def test_properties_are_framed_as_the_codec_reads_them(agent_id: str) -> None:
+    """Any number of them would be: their length grows from one byte to two."""
+    window = PublishWindow(
+        [messages_of(3)], size=3, properties=user_property("edge-agent", agent_id)
+    )
+    packets = packets_in(window.take())
+    assert [packet.user_properties for packet in packets] == 3 * [[("edge-agent", agent_id)]]
+    assert [packet.payload for packet in packets] == [b"0", b"1", b"2"]
+    assert [packet.packet_id for packet in packets] == [1, 2, 3]
 
 
 def test_reasons_are_told_in_words() -> None:

@@ -345,11 +345,13 @@ def test_any_address_lies_in_its_area_or_is_refused(
 
 def test_a_value_wider_than_a_request_is_a_problem_of_its_row() -> None:
     """With its line and column, so that such a map never runs."""
-    head = "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
+    head = (
+        "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
+    )
     row = "A1,L1,P1,T,modbus,tcp://10.0.0.5?registers_max=2,1,hr:0,{},1,0,200,bar,,"
     narrow = f"{head}\n{row.format('FLOAT32')}\n".encode()
     assert len(address_map.parse(Path("map.csv"), narrow, protocols.load).tags) == 1
-    with pytest.raises(address_map.MapError, match="takes 4 cells, but .* allows 2") as caught:
+    with pytest.raises(address_map.MapError, match=r"takes 4 cells, but .* allows 2") as caught:
         address_map.parse(Path("map.csv"), narrow.replace(b"FLOAT32", b"FLOAT64"), protocols.load)
     [problem] = caught.value.problems
     assert (problem.line, problem.column) == (2, "address")
