@@ -114,9 +114,8 @@ async def test_each_message_is_in_a_figure(
         }  # fmt: skip
         code, text = await printed(rig, capsys, monkeypatch)
         assert code == 0
-        [row] = [line for line in text.splitlines() if line.lstrip("│ ").startswith("ingest")]
-        cells = [cell.strip() for cell in row.strip("│").split("│")]
-        assert cells == ["ingest", "3", "", "0", "", "0", "1", "connected"]
+        [row] = [line for line in text.splitlines() if line.startswith("ingest")]
+        assert row.split() == ["ingest", "3", "0", "0", "1", "connected"]
 
 
 async def test_a_broker_that_is_away_is_a_problem_until_it_is_back(
@@ -168,7 +167,8 @@ async def test_a_message_that_is_not_understood_is_a_notice(
         assert (status["well"], status["verdict"]) == (True, f"{flow}; {notice}")
         code, text = await printed(rig, capsys, monkeypatch)
         assert code == 0
-        assert text.splitlines()[:2] == [status["verdict"], f"notice: {notice}"]
+        assert text.splitlines()[0] == status["verdict"]
+        assert text.count(notice) == 1
 
 
 async def test_what_a_stranger_wrote_is_shown_in_part(broker: Mosquitto, tmp_path: Path) -> None:
