@@ -28,9 +28,9 @@ import asyncpg
 import uvloop
 
 from bench.databases import cluster_cpu_s, installed_flavours, machine, server, versions
-from edge_agent import database, sql_files
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch
+from edge_agent.postgres import database, sql_files
 from edge_agent.sinks.base import SAMPLES_MAX, JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from tests.acceptance.replication_writer import SCANS_PER_S, VALUE_COLUMNS, series

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import asyncpg
 
-from edge_agent import address_map, database
+from edge_agent import address_map
 from edge_agent.model import Tag
+from edge_agent.postgres import database
 from edge_agent.simulator import rebind
 from tests.influx_server import Influx
 from tests.plant import Agent, Simulator, Usage, make_tags

@@ -21,8 +21,8 @@ from pathlib import Path
 import asyncpg
 import uvloop
 
-from edge_agent import database
 from edge_agent.model import Batch, Series
+from edge_agent.postgres import database
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.copy_rows import RowRenderer
 from edge_agent.sinks.postgres import PostgresSink

@@ -38,8 +38,8 @@ import asyncpg
 
 from bench.databases import installed_flavours, machine, server, versions
 from dashboard.chart import MINUTE_STEPS_MS, step_for
-from edge_agent import database
-from edge_agent.sql_files import queries
+from edge_agent.postgres import database
+from edge_agent.postgres.sql_files import queries
 from tests.servers import Postgres
 
 TAGS_PER_DEVICE = 5

@@ -39,7 +39,7 @@ REFUSALS: Final[tuple[Entry, ...]] = (
         "systemctl status edge-dashboard; it must run as the agent's user, or in its group",
         "systemctl status edge-dashboard; 대시보드는 에이전트의 사용자나 그룹으로 실행해야 합니다",
     ),
-    # the agent: what it refuses (edge_agent/reloader.py, map_versions.py)
+    # the agent: what it refuses (edge_agent/reload/)
     Entry("another map has been applied meanwhile", "그 사이 다른 맵이 적용되었습니다"),
     Entry(
         "look at the difference to the running one again",
@@ -107,7 +107,7 @@ REFUSALS: Final[tuple[Entry, ...]] = (
 
 _CATALOGUE: Final = Catalogue(REFUSALS)
 _MORE: Final = re.compile(r" \(and ([0-9]+) more: (.+)\)")
-"""The end of the agent's sentence about a file of many problems (edge_agent/reloader.py)."""
+"""The end of the agent's sentence about a file of many problems (edge_agent/reload/reloader.py)."""
 
 
 def with_korean(found: Mapping[str, Any], *names: str) -> dict[str, Any]:

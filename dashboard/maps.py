@@ -102,7 +102,7 @@ class Maps:
 
 
 def in_short(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan of the agent (edge_agent/preview.py) with lists of at most ``LISTED_MAX`` rows.
+    """A plan of the agent (edge_agent/reload/preview.py) with lists of at most ``LISTED_MAX`` rows.
 
     Each list becomes ``{"count": ..., "first": [...]}``.
     """

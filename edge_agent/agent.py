@@ -1,7 +1,7 @@
 """The agent: every part wired together in one TaskGroup, started and ended in order.
 
 Start: journal (nothing can be taken without it), sinks, pollers, HTTP.
-Another map: pollers change over, everything behind the journal goes on (reloader.py).
+Another map: pollers change over, everything behind the journal goes on (reload/).
 End: pollers finish their running scans, the journal commits, sinks deliver what is left for at
 most `shutdown_timeout_s`, the journal closes. Killed at any point of this: see the journal.
 """
@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING
 from edge_agent import __version__, protocols, sinks
 from edge_agent.address_map import AddressMap
 from edge_agent.control import ControlServer
-from edge_agent.http_server import HttpServer
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import epoch_ms
-from edge_agent.map_versions import MapVersions
 from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.device_reporter import DeviceReporter
@@ -35,10 +33,11 @@ from edge_agent.pipeline.pollers import Pollers
 from edge_agent.pipeline.told_devices import DEVICES_FILE, ToldDevices
 from edge_agent.pipeline.upkeep import UpkeepRunner
 from edge_agent.planner import Connection, plan
-from edge_agent.reloader import Reloader
+from edge_agent.reload.map_versions import MapVersions
+from edge_agent.reload.reloader import Reloader
 from edge_agent.settings import Settings
 from edge_agent.startup import open_journal
-from edge_agent.status import (
+from edge_agent.status.figures import (
     AgentStatus,
     LiveValues,
     Loss,
@@ -52,8 +51,9 @@ from edge_agent.status import (
     sink_status,
     upkeep_status,
 )
+from edge_agent.status.http_server import HttpServer
+from edge_agent.status.verdict import notices_of, problems_of, verdict
 from edge_agent.supervisor import supervise
-from edge_agent.verdict import notices_of, problems_of, verdict
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.ingest import Ingest

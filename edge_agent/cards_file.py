@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from edge_agent.errors import ConfigError
-from edge_agent.yaml_text import line_of
+from edge_agent.text.yaml_text import line_of
 
 FORM_VERSION: Final = 1
 """Of the file's form."""

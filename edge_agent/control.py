@@ -1,7 +1,7 @@
 """The control interface: HTTP on a Unix socket in the data folder, never an open port.
 
 Who may write the data folder's socket may change the map: its permissions are the rights. What
-`http_server.py` tells, everybody on the machine may ask for; what changes anything is here.
+`status/http_server.py` tells, everybody on the machine may ask for; what changes anything is here.
 
 | route | |
 |---|---|
@@ -36,10 +36,10 @@ from edge_agent.address_map import FILE_BYTES_MAX, MapError
 from edge_agent.address_map.writer import to_csv
 from edge_agent.control_client import SOCKET, reachable
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.preview import preview
-from edge_agent.reloader import Applied, ConflictError, Reloader
+from edge_agent.reload.preview import preview
+from edge_agent.reload.reloader import Applied, ConflictError, Reloader
 from edge_agent.settings import Settings
-from edge_agent.status import map_status
+from edge_agent.status.figures import map_status
 from edge_agent.web import SHUTDOWN_TIMEOUT_S, json_response
 
 log = logging.getLogger(__name__)

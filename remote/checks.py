@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_agent.database import DatabaseStatus
+from edge_agent.postgres.database import DatabaseStatus
 from remote.ends import End, clock_problem, clock_skew_s
 from remote.subscription import Slot, Subscription, subscription_name
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote.copying import rows_of, stage, together
 from remote.ends import End
 from remote.history import INSERT_TIMEOUT_S, attempted, insert_staged, make_partition

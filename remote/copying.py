@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from edge_agent.errors import EdgeAgentError, TransientError
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote.ends import End
 
 CHUNKS_WAITING_MAX = 16

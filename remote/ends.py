@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.postgres import (
+from edge_agent.postgres.connection import (
     COMMAND_TIMEOUT_S,
     Dsn,
     connect,
@@ -22,8 +22,8 @@ from edge_agent.postgres import (
     transaction,
     translated_errors,
 )
+from edge_agent.postgres.sql_files import queries
 from edge_agent.settings import Settings
-from edge_agent.sql_files import queries
 
 Label = Literal["edge", "remote"]
 

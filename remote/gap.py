@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote import history
 from remote.comparison import Comparison, Task
 from remote.copying import Throttle, copy

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.postgres import transaction
-from edge_agent.sql_files import queries
+from edge_agent.postgres.connection import transaction
+from edge_agent.postgres.sql_files import queries
 from remote.copying import Throttle, rows_of, stage
 from remote.ends import End
 from remote.hours import DAY, HOUR, Span, ceiling, day_number, floor, joined, shown, split

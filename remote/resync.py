@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.postgres.sql_files import queries
 from edge_agent.settings import Settings
-from edge_agent.sql_files import queries
 from remote import history
 from remote.backfill import add_throttle, throttle_of
 from remote.copying import Throttle

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 import orjson
 from aiohttp import web
 
-from edge_agent.database import Upkeep
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.notify import Notifier
+from edge_agent.postgres.database import Upkeep
 from edge_agent.settings import Settings
 from edge_agent.web import json_response, metrics_response, start
 from remote.ends import address

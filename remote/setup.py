@@ -15,10 +15,10 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 
-from edge_agent import database
 from edge_agent.errors import ConfigError
+from edge_agent.postgres import database
+from edge_agent.postgres.sql_files import FLAVOURS, SchemaFile, files_of, queries
 from edge_agent.settings import Settings
-from edge_agent.sql_files import FLAVOURS, SchemaFile, files_of, queries
 from remote import checks
 from remote.ends import End, both, refuse
 from remote.login import (

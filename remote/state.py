@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge_agent.errors import TransientError
-from edge_agent.health import HealthCheck, read_health
+from edge_agent.postgres.health import HealthCheck, read_health
 from edge_agent.settings import Settings
 from remote import checks
 from remote.ends import (

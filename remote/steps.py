@@ -14,7 +14,7 @@ from typing import TextIO
 import orjson
 
 from edge_agent.errors import TransientError
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote.ends import End
 
 

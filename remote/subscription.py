@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from edge_agent.errors import TransientError
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote.ends import End
 from remote.login import masked
 from remote.steps import Step

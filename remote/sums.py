@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 from remote.ends import End
 from remote.hours import DAY, Span, ceiling, floor
 

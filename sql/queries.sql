@@ -1,4 +1,4 @@
--- Every statement that Python sends to the database, by name (edge_agent/sql_files.py reads them).
+-- Every statement that Python sends to the database, by name (edge_agent/postgres/sql_files.py reads them).
 -- All names are qualified: no search_path of a role or a database can lead them astray.
 
 -- name: session_settings

@@ -27,11 +27,11 @@ from dashboard.data.base import (
     is_by_hours,
 )
 from edge_agent.errors import TransientError
-from edge_agent.health import read_health
 from edge_agent.model import Series
-from edge_agent.postgres import Dsn, connect, disconnect, translated_errors
-from edge_agent.postgres_columns import ascending, times_ms, unpacked
-from edge_agent.sql_files import queries
+from edge_agent.postgres.columns import ascending, times_ms, unpacked
+from edge_agent.postgres.connection import Dsn, connect, disconnect, translated_errors
+from edge_agent.postgres.health import read_health
+from edge_agent.postgres.sql_files import queries
 
 CONNECTIONS_MAX: Final = 3
 """A page asks for two things at a time; a plant's database has better things to do."""

@@ -20,7 +20,7 @@ from dashboard.live.feed import Feed
 from dashboard.live.plant import Device, Layout, Look
 from edge_agent.cards_file import Card, CardsError, CardsProblem, read_cards, unknown_names
 from edge_agent.errors import ConfigError
-from edge_agent.yaml_text import load_with_lines, read_text
+from edge_agent.text.yaml_text import load_with_lines, read_text
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from edge_agent.address_map.cells import (
 from edge_agent.cli.options import add_out, check_free, write_map
 from edge_agent.cli.words import whole
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.importers.names import DistinctNames, valid_name
 from edge_agent.model import Tag
-from edge_agent.names import DistinctNames, valid_name
 from edge_agent.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import orjson
 from edge_agent import protocols
 from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.command_line import DONE, WRONG_INPUT
-from edge_agent.counts import counted
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import dataclasses
 
 import orjson
 
-from edge_agent import database
 from edge_agent.errors import ConfigError
+from edge_agent.postgres import database
+from edge_agent.postgres.sql_files import FLAVOURS
 from edge_agent.settings import PostgresSettings, Settings
-from edge_agent.sql_files import FLAVOURS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

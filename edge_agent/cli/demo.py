@@ -32,7 +32,7 @@ from edge_agent.cli.words import duration_s
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings, load_settings
 from edge_agent.simulator.plant import DRIVERS_OWN, safe, told
-from edge_agent.status import AgentStatus
+from edge_agent.status.figures import AgentStatus
 
 REFRESH_S = 0.5
 START_TIMEOUT_S = 10.0

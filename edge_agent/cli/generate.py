@@ -13,12 +13,12 @@ from edge_agent.cards_file import CardsError
 from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
 from edge_agent.cli.words import place
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
-from edge_agent.counts import counted
 from edge_agent.generate.files import Outcome, prepare, write
 from edge_agent.generate.renderers import DASHBOARD
 from edge_agent.generate.subject import Subject
 from edge_agent.output_file import check_not_input, check_output_folder
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

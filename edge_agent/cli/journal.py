@@ -17,12 +17,12 @@ import orjson
 
 from edge_agent.agent import JOURNAL_FILE
 from edge_agent.cli.options import add_common
-from edge_agent.counts import counted
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Policy
 from edge_agent.journal.entries import samples_of
 from edge_agent.journal.file import JournalFile, lock
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 WHAT = ("samples", "quarantine", "ledger")
 

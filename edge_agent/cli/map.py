@@ -20,9 +20,9 @@ from edge_agent.cli.tables import aligned, clock
 from edge_agent.command_line import DONE
 from edge_agent.control_client import ControlClient
 from edge_agent.errors import ConfigError
-from edge_agent.map_versions import MapVersions, Version
 from edge_agent.model import Tag
-from edge_agent.preview import preview
+from edge_agent.reload.map_versions import MapVersions, Version
+from edge_agent.reload.preview import preview
 from edge_agent.settings import Settings
 
 HASH_SHOWN: Final = 12

@@ -39,13 +39,13 @@ from edge_agent.cli.options import add_map, load_map_or_tell
 from edge_agent.cli.plan_against import run_against
 from edge_agent.cli.tables import aligned
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
-from edge_agent.counts import counted
 from edge_agent.errors import DeviceError, EdgeAgentError, contained
 from edge_agent.forecast import Forecast, forecast
 from edge_agent.model import Tag
 from edge_agent.planner import Connection, plan
 from edge_agent.protocols.base import Driver
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 ROUND_TRIP_MS_MAX: Final = 60_000
 """As long as a driver may wait for a reply."""

@@ -13,11 +13,11 @@ from rich.console import Console
 from edge_agent import address_map, protocols
 from edge_agent.command_line import DONE, FAILED
 from edge_agent.control_client import ControlClient
-from edge_agent.counts import counted
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
-from edge_agent.preview import Load, Preview, is_possible, preview
+from edge_agent.reload.preview import Load, Preview, is_possible, preview
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 RUNNING: Final = "running"
 ROWS_SHOWN_MAX: Final = 40

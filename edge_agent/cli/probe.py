@@ -42,8 +42,8 @@ from edge_agent.probe.row import Row
 from edge_agent.probe.scan import Span, UnitScan
 from edge_agent.protocols.base import Driver, Reply
 from edge_agent.protocols.modbus_syntax import PREFIXES
-from edge_agent.selection import FORMS, UnknownNameError, selected
 from edge_agent.settings import Settings
+from edge_agent.text.selection import FORMS, UnknownNameError, selected
 
 REQUESTS_MAX: Final = 5_000
 """One unit's area of 200 cells with holes everywhere takes 400; with the pause, about a minute."""

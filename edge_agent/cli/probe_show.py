@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_agent.cli.tables import aligned
-from edge_agent.counts import counted
 from edge_agent.model import ByteOrder, Tag, ValueType
 from edge_agent.probe.cells import Change
 from edge_agent.probe.interpretations import (
@@ -25,6 +24,7 @@ from edge_agent.probe.interpretations import (
 )
 from edge_agent.probe.row import Row
 from edge_agent.probe.scan import Span, UnitScan
+from edge_agent.text.counts import counted
 
 REGISTERS_PER_LINE: Final = 8
 BITS_PER_LINE: Final = 16

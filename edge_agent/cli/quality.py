@@ -24,8 +24,6 @@ from edge_agent.address_map import AddressMap
 from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
 from edge_agent.cli.tables import aligned, clock
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
-from edge_agent.counts import counted
-from edge_agent.durations import ALLOWED, duration_ms
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.forecast import forecast
 from edge_agent.output_file import check_not_input, check_output, unwritable
@@ -36,9 +34,11 @@ from edge_agent.quality.judge import SHOWN, Finding, Judged, Verdict, percent, s
 from edge_agent.quality.map_findings import map_findings
 from edge_agent.quality.page import page
 from edge_agent.quality.report import Report, as_dict, make_report
-from edge_agent.selection import FORMS, UnknownNameError, selected
 from edge_agent.settings import Settings
 from edge_agent.sinks import STORE_FILE
+from edge_agent.text.counts import counted
+from edge_agent.text.durations import ALLOWED, duration_ms
+from edge_agent.text.selection import FORMS, UnknownNameError, selected
 
 SINCE_DEFAULT: Final = "24h"
 SETTLE_MS: Final = 10_000

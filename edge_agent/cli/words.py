@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.durations import duration_ms
+from edge_agent.text.durations import duration_ms
 
 
 class Once(argparse.Action):

@@ -20,7 +20,7 @@ from edge_agent.generate.merge import cards_of, merge
 from edge_agent.generate.renderers import DASHBOARD, RENDERERS
 from edge_agent.generate.subject import MARK, LeftOut, Subject
 from edge_agent.output_file import HINT_FOLDER, unwritable
-from edge_agent.yaml_text import read_text
+from edge_agent.text.yaml_text import read_text
 
 LAST: Final = f".generated/{DASHBOARD}"
 """What `dashboard.yaml` was before anybody edited it."""

@@ -11,11 +11,11 @@ import json
 from typing import Any, Final
 
 from edge_agent.address_map.writer import to_records
-from edge_agent.database import DATABASE_SETTINGS, DAYS_AHEAD, SCHEMA_LOCK_TIMEOUT_S
 from edge_agent.generate.quoting import sql_literal
 from edge_agent.generate.subject import Rendered, Subject
 from edge_agent.generate.templating import render
-from edge_agent.sql_files import queries, schema_files
+from edge_agent.postgres.database import DATABASE_SETTINGS, DAYS_AHEAD, SCHEMA_LOCK_TIMEOUT_S
+from edge_agent.postgres.sql_files import queries, schema_files
 
 AUTHOR: Final = "edge-agent generate"
 """Of the map's version in `admin.address_map_version`."""

@@ -28,8 +28,8 @@ from edge_agent.address_map.table import read
 from edge_agent.address_map.writer import to_csv
 from edge_agent.errors import ConfigError
 from edge_agent.importers.base import Defaults, Finding, Found, Outcome, Place, Row, printable
+from edge_agent.importers.names import DistinctNames, numbered, valid_name
 from edge_agent.model import AddressSyntax, Tag
-from edge_agent.names import DistinctNames, numbered, valid_name
 
 SITE_DEFAULT: Final = "SITE"
 LINE_DEFAULT: Final = "LINE"

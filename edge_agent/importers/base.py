@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from edge_agent import durations
 from edge_agent.address_map.problems import shown
 from edge_agent.errors import ConfigError
 from edge_agent.model import ByteOrder, ValueType
+from edge_agent.text import durations
 
 ENTRIES_MAX: Final = 250_000
 """Rows and findings of one file, more than any agent polls. A few nested types of Ignition that

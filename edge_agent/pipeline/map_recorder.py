@@ -1,9 +1,9 @@
 """Every address map that was applied, on its way into a database that keeps them.
 
-The versions beside the journal are what counts (map_versions.py); this takes them along, in order,
-as long as the database is there. How far it has come is a number in a small file. The newest one is
-handed over at each start again, in case that it is another database now: what that has it does not
-take twice.
+The versions beside the journal are what counts (reload/map_versions.py); this takes them along, in
+order, as long as the database is there. How far it has come is a number in a small file. The newest
+one is handed over at each start again, in case that it is another database now: what that has it
+does not take twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_agent import address_map
 from edge_agent.address_map import AddressMap
 from edge_agent.address_map.writer import to_records
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.map_versions import FOLDER, MapVersions
+from edge_agent.reload.map_versions import FOLDER, MapVersions
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Final
 
-from edge_agent.difference import PlanDifference, plan_difference
 from edge_agent.errors import TransientError
 from edge_agent.pipeline.poller import ConnectionPoller, phase_of
 from edge_agent.planner import Connection
+from edge_agent.reload.difference import PlanDifference, plan_difference
 
 log = logging.getLogger(__name__)
 

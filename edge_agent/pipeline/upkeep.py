@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from edge_agent.errors import TransientError
-from edge_agent.health import Examined, HealthCheck
+from edge_agent.postgres.health import Examined, HealthCheck
 
 log = logging.getLogger(__name__)
 

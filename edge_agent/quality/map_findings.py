@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from edge_agent.bus_load import Verdict as Load
-from edge_agent.counts import counted
 from edge_agent.forecast import Forecast
 from edge_agent.model import Address, AddressSyntax, Tag, ValueType, locate
 from edge_agent.quality.judge import Finding, Verdict
+from edge_agent.text.counts import counted
 
 STEPS_FEW: Final = 20
 """An integer that can take no more values between its limits shows steps, not a measurement: most

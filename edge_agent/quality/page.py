@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from edge_agent.counts import counted
 from edge_agent.quality.judge import SHOWN, Clock, DeviceSummary, Judged, Verdict, percent, span
 from edge_agent.quality.report import Report
+from edge_agent.text.counts import counted
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --line: #d0d7de;

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from edge_agent.errors import TransientError
-from edge_agent.postgres import Dsn, connect, disconnect, translated_errors
-from edge_agent.postgres_columns import ascending, times_ms, unpacked
+from edge_agent.postgres.columns import ascending, times_ms, unpacked
+from edge_agent.postgres.connection import Dsn, connect, disconnect, translated_errors
+from edge_agent.postgres.sql_files import queries
 from edge_agent.quality.collect import Columns, Kept, Key
 from edge_agent.quality.figures import MINUTE_MS, Minutes
-from edge_agent.sql_files import queries
 
 CALL_TIMEOUT_S: Final = 60.0
 """An hour of thirty tags takes 0.1 s from memory, a day of minutes from a cold disk some seconds;

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from edge_agent.counts import counted
 from edge_agent.quality.collect import Collected, Subject
 from edge_agent.quality.figures import MINUTE_MS, Figures
 from edge_agent.quality.judge import (
@@ -20,6 +19,7 @@ from edge_agent.quality.judge import (
     summarize,
     worst_first,
 )
+from edge_agent.text.counts import counted
 
 
 @dataclass(frozen=True, slots=True)

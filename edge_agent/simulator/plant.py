@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent.counts import counted
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import Tag
 from edge_agent.simulator.base import (
@@ -25,6 +24,7 @@ from edge_agent.simulator.base import (
     wall_clock_ms,
 )
 from edge_agent.simulator.faults import Faults
+from edge_agent.text.counts import counted
 
 _SIMULATORS: Final[Mapping[str, str]] = {
     "modbus": "edge_agent.simulator.modbus_server:ModbusSimulator",

@@ -62,7 +62,7 @@ def _mqtt(settings: Settings) -> Destination | None:
 def _postgres(settings: Settings) -> Destination | None:
     if settings.postgres.dsn is None:
         return None
-    from edge_agent.database import Upkeep
+    from edge_agent.postgres.database import Upkeep
     from edge_agent.sinks.postgres import PostgresSink
 
     dsn, agent_id = settings.postgres.dsn.get_secret_value(), settings.agent.id

@@ -41,7 +41,7 @@ import asyncpg
 
 from edge_agent.errors import RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch
-from edge_agent.postgres import (
+from edge_agent.postgres.connection import (
     COMMAND_TIMEOUT_S,
     Dsn,
     check_server,
@@ -50,6 +50,7 @@ from edge_agent.postgres import (
     transaction,
     translated_errors,
 )
+from edge_agent.postgres.sql_files import queries
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.copy_rows import (
     COLUMNS,
@@ -63,7 +64,6 @@ from edge_agent.sinks.copy_rows import (
     whole,
 )
 from edge_agent.sinks.refusals import Refusal, decode, encode, refusals_of
-from edge_agent.sql_files import queries
 
 PARTITIONS_PER_CALL_MAX = 64
 """Making a day's partition takes some 10 ms; a call stays far below the command timeout."""

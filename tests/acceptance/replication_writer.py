@@ -24,9 +24,9 @@ from contextlib import suppress
 
 import uvloop
 
-from edge_agent import database
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch, Series
+from edge_agent.postgres import database
 from edge_agent.sinks.base import SAMPLES_MAX, JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 

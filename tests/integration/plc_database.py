@@ -14,8 +14,8 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
-from edge_agent import database
 from edge_agent.model import Batch, Series
+from edge_agent.postgres import database
 from tests.servers import Postgres, timescale_installed
 
 WITHOUT_TIMESCALE = pytest.mark.skipif(

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from edge_agent import database
+from edge_agent.postgres import database
 from remote.cli import main
 from tests.servers import Postgres, timescale_installed
 

@@ -24,17 +24,17 @@ from edge_agent import address_map, protocols, supervisor
 from edge_agent import agent as agent_module
 from edge_agent.agent import Agent
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.exposition import METRICS
-from edge_agent.health import HealthCheck
 from edge_agent.journal import Policy
 from edge_agent.model import Tag, ValueType
 from edge_agent.pipeline import delivery
 from edge_agent.pipeline import upkeep as upkeep_module
+from edge_agent.postgres.health import HealthCheck
 from edge_agent.protocols.simulated import UNREADABLE_FROM, signal
 from edge_agent.settings import load_settings
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
-from edge_agent.status import HEALTH_FRESH_S, AgentStatus
+from edge_agent.status.exposition import METRICS
+from edge_agent.status.figures import HEALTH_FRESH_S, AgentStatus
 from tests.servers import free_port
 
 WAIT_S = 15.0

@@ -22,8 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent import address_map
 from edge_agent.cli import main
-from edge_agent.exposition import METRICS
 from edge_agent.simulator import rebind
+from edge_agent.status.exposition import METRICS
 from tests.integration.plc_database import Cluster
 from tests.plant import Agent, Simulator, make_tags, settle
 from tests.servers import free_port

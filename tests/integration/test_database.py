@@ -11,8 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from edge_agent import database, sql_files
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.postgres import database, sql_files
 from tests.integration.plc_database import Cluster, Database
 
 

@@ -14,7 +14,7 @@ import aiomqtt
 import pytest
 
 from edge_agent import address_map
-from edge_agent.status import SinkStatus
+from edge_agent.status.figures import SinkStatus
 from tests.integration.test_agent import Rig, make_tag, running
 from tests.modbus_server import PymodbusServer
 from tests.servers import Mosquitto

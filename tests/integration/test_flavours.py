@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent import database
 from edge_agent.errors import ConfigError
 from edge_agent.model import Series
+from edge_agent.postgres import database
 from edge_agent.settings import PostgresSettings
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink

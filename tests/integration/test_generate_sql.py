@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import database
 from edge_agent.generate.files import prepare, write
 from edge_agent.generate.grafana import render_dashboard
+from edge_agent.postgres import database
 from edge_agent.settings import PostgresSettings
 from tests.integration.generated import make_subject, nasty_tags
 from tests.integration.plc_database import Cluster, Database

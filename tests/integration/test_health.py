@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent import database, sql_files
 from edge_agent.errors import TransientError
-from edge_agent.health import HealthCheck, read_health
+from edge_agent.postgres import database, sql_files
+from edge_agent.postgres.health import HealthCheck, read_health
 from tests.integration.plc_database import WITHOUT_TIMESCALE, Cluster, Database
 from tests.servers import TIMESCALE_WORKERS, Postgres
 

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.cli.status import frame_lines
 from edge_agent.model import Tag, ValueType
 from edge_agent.pipeline.reader import REFUSED_BEFORE
-from edge_agent.status import AgentStatus
+from edge_agent.status.figures import AgentStatus
 from tests.integration.test_agent import Rig, make_tag, running
 from tests.modbus_server import PymodbusServer
 

@@ -12,7 +12,7 @@ import aiomqtt
 import pytest
 
 from edge_agent.journal.file import epoch_ms
-from edge_agent.status import AgentStatus, IngestStatus
+from edge_agent.status.figures import AgentStatus, IngestStatus
 from tests.integration.test_agent import Rig, make_tag, running
 from tests.integration.test_ingest import message
 from tests.integration.test_mqtt_sink import marked, publish_marked

@@ -20,7 +20,7 @@ from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingested import Unpublished
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
-from edge_agent.status import AgentStatus, IngestStatus
+from edge_agent.status.figures import AgentStatus, IngestStatus
 from tests.integration.test_agent import WAIT_S, Rig, make_agent, make_tag, running
 from tests.integration.test_ingest import message, publish
 from tests.integration.test_mqtt_in import choosy

@@ -12,10 +12,10 @@ import pytest
 
 from edge_agent.address_map import COLUMNS_VERSION
 from edge_agent.address_map.writer import to_csv
-from edge_agent.database import Upkeep
-from edge_agent.map_versions import MapVersions, Version
 from edge_agent.model import Tag
 from edge_agent.pipeline.map_recorder import MapRecorder
+from edge_agent.postgres.database import Upkeep
+from edge_agent.reload.map_versions import MapVersions, Version
 from tests.integration.plc_database import Database
 from tests.integration.test_agent import make_tag
 from tests.servers import free_port

@@ -11,8 +11,8 @@ from math import fsum, isclose
 
 import pytest
 
-from edge_agent import database
 from edge_agent.errors import TransientError
+from edge_agent.postgres import database
 from edge_agent.settings import PostgresSettings
 from tests.integration.plc_database import Cluster, Database
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import database
 from edge_agent.errors import ConfigError, RejectedRows, TransientError
 from edge_agent.journal import Journal
 from edge_agent.model import Batch, Series
 from edge_agent.pipeline.delivery import DeliveryRunner
+from edge_agent.postgres import database
 from edge_agent.sinks.base import JournalIdentity, Pace
 from edge_agent.sinks.postgres import PostgresSink
 from tests import journals

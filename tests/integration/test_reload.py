@@ -15,17 +15,18 @@ import aiomqtt
 import orjson
 import pytest
 
-from edge_agent import address_map, protocols, reloader
-from edge_agent.difference import difference, plan_difference
+from edge_agent import address_map, protocols
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.map_versions import MapVersions
 from edge_agent.model import Batch, Series, Tag
 from edge_agent.planner import plan
 from edge_agent.protocols.simulated import signal
+from edge_agent.reload import reloader
+from edge_agent.reload.difference import difference, plan_difference
+from edge_agent.reload.map_versions import MapVersions
 from edge_agent.simulator import matches
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
-from edge_agent.status import AgentStatus
+from edge_agent.status.figures import AgentStatus
 from tests.integration.test_agent import Rig, make_agent, make_tag, running
 from tests.plant import Simulator
 from tests.servers import Mosquitto, free_port

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_agent import database
+from edge_agent.postgres import database
 from remote import state
 from remote.exposition import METRICS
 from tests.integration.remote_pair import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from edge_agent import database, sql_files
+from edge_agent.postgres import database, sql_files
 from tests.integration.plc_database import WITHOUT_TIMESCALE, Cluster, Database
 from tests.servers import TIMESCALE_WORKERS, Postgres
 

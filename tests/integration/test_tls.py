@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import database
 from edge_agent.errors import TransientError
+from edge_agent.postgres import database
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from tests.integration.plc_database import Cluster, expected_rows, now_ms, scans

@@ -17,8 +17,8 @@ from rich.console import Console
 from edge_agent.cli import plan, probe_show, tables
 from edge_agent.cli import status as status_command
 from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_touched
-from edge_agent.counts import counted
-from edge_agent.selection import UnknownNameError, selected
+from edge_agent.text.counts import counted
+from edge_agent.text.selection import UnknownNameError, selected
 
 command_line = importlib.import_module("edge_agent.cli.main")  # the package has its function
 

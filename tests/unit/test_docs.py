@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli, protocols
-from edge_agent.exposition import METRICS
 from edge_agent.model import AddressSyntax, ValueType, locate
 from edge_agent.pipeline.reader import Quality
 from edge_agent.protocols.modbus_syntax import OPTIONS
+from edge_agent.status.exposition import METRICS
 
 command_line = import_module("edge_agent.cli.main")  # the package has a function of that name
 dashboard_line = import_module("dashboard.cli")

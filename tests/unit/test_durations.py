@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from edge_agent.cli.words import duration_s
-from edge_agent.durations import CHARS_MAX, duration_ms
+from edge_agent.text.durations import CHARS_MAX, duration_ms
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
-from edge_agent.exposition import METRICS, exposition
-from edge_agent.health import HealthCheck
 from edge_agent.pipeline.reader import Quality
 from edge_agent.planner import plan
+from edge_agent.postgres.health import HealthCheck
 from edge_agent.protocols.base import Reply
 from edge_agent.settings import load_settings
+from edge_agent.status.exposition import METRICS, exposition
 
 HEADER = "site,line,device,tag,protocol,conn,unit_id,address,type,scale,offset,period_ms,unit,hi,lo"
 ROWS = [

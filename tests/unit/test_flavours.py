@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import ConfigError
-from edge_agent.flavours import check_flavour, choose_flavour
+from edge_agent.postgres.flavours import check_flavour, choose_flavour
 
 COMPLETE: dict[str, Any] = {
     "version_num": 150_018,

@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 from edge_agent import address_map, cli, protocols
 from edge_agent.address_map.writer import to_csv
 from edge_agent.errors import ConfigError
-from edge_agent.exposition import METRICS
 from edge_agent.generate import quoting
 from edge_agent.generate.files import LAST, Outcome, prepare, write
 from edge_agent.generate.merge import merge
@@ -26,7 +25,8 @@ from edge_agent.generate.renderers import DASHBOARD, RENDERERS
 from edge_agent.generate.subject import MARK, Subject
 from edge_agent.model import Tag
 from edge_agent.settings import load_settings
-from edge_agent.yaml_text import BYTES_MAX
+from edge_agent.status.exposition import METRICS
+from edge_agent.text.yaml_text import BYTES_MAX
 from tests.integration.generated import (
     NASTY_DEVICE,
     NASTY_TAG,

@@ -24,7 +24,7 @@ from edge_agent.address_map.cells import ALLOWED
 from edge_agent.address_map.korean import ENTRIES, Catalogue, Entry, to_korean
 from edge_agent.address_map.korean.catalogue import PLACE
 from edge_agent.model import ValueType
-from edge_agent.reloader import _in_short
+from edge_agent.reload.reloader import _in_short
 from tests.unit import (
     test_address_map,
     test_modbus_syntax,
@@ -53,10 +53,14 @@ NOT_ABOUT_MAPS = {
 COMPOSED = {"{}=FILE and {}=FILE"}
 """Texts that no single f-string makes."""
 
-WHOLE_MODULES = ("edge_agent/control_client.py", "edge_agent/map_versions.py", "dashboard/maps.py")
+WHOLE_MODULES = (
+    "edge_agent/control_client.py",
+    "edge_agent/reload/map_versions.py",
+    "dashboard/maps.py",
+)
 ERRORS_ONLY = (
     "edge_agent/control.py",
-    "edge_agent/reloader.py",
+    "edge_agent/reload/reloader.py",
     "dashboard/map_routes.py",
 )
 """What is refused on the page of the address map comes from these."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import map_versions
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.map_versions import MapVersions, Version
+from edge_agent.reload import map_versions
+from edge_agent.reload.map_versions import MapVersions, Version
 
 
 def add(versions: MapVersions, number: int) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.address_map.cells import NAME_CHARS_MAX, name
-from edge_agent.names import DistinctNames, numbered, valid_name
+from edge_agent.importers.names import DistinctNames, numbered, valid_name
 
 
 @pytest.mark.parametrize(

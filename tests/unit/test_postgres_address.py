@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.postgres import Dsn, connect, translated_errors
-from edge_agent.sql_files import FLAVOURS, folder, queries, schema_files
+from edge_agent.postgres.connection import Dsn, connect, translated_errors
+from edge_agent.postgres.sql_files import FLAVOURS, folder, queries, schema_files
 from tests.servers import free_port
 
 SECRET = "s3cr3t-w0rd"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_agent.forecast import forecast
-from edge_agent.preview import preview
 from edge_agent.protocols import load
+from edge_agent.reload.preview import preview
 from edge_agent.settings import load_settings
 from tests.plant import make_tags
 

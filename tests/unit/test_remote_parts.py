@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
 from edge_agent.errors import ConfigError
-from edge_agent.health import HealthCheck
+from edge_agent.postgres.health import HealthCheck
 from edge_agent.settings import RemoteSettings, Settings
 from remote.ends import clock_problem
 from remote.exposition import exposition

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from edge_agent.errors import TransientError
-from edge_agent.health import HealthCheck
 from edge_agent.pipeline.upkeep import UpkeepRunner
-from edge_agent.status import (
+from edge_agent.postgres.health import HealthCheck
+from edge_agent.status.figures import (
     HEALTH_FRESH_S,
     ConnectionStatus,
     IngestStatus,
@@ -19,7 +19,13 @@ from edge_agent.status import (
     SinkStatus,
     upkeep_status,
 )
-from edge_agent.verdict import LAG_WARNING_S, UPKEEP_WARNING_S, notices_of, problems_of, verdict
+from edge_agent.status.verdict import (
+    LAG_WARNING_S,
+    UPKEEP_WARNING_S,
+    notices_of,
+    problems_of,
+    verdict,
+)
 
 NOW_MS = 1_755_432_000_000
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import asyncpg
 
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 
 CONNECT_TIMEOUT_S = 10.0
 """A server that is starting up refuses at once; a far one answers within a few seconds."""

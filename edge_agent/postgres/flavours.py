@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from edge_agent.errors import ConfigError
-from edge_agent.sql_files import FLAVOURS
+from edge_agent.postgres.sql_files import FLAVOURS
 
 TIMESCALE_VERSION_MIN = (2, 20)
 """Aggregates of aggregates, and unique keys on compressed chunks, had settled by then; nothing

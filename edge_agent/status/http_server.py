@@ -16,12 +16,12 @@ import orjson
 from aiohttp import web
 
 from edge_agent.errors import JournalError, TransientError
-from edge_agent.exposition import exposition
-from edge_agent.frames import frames_of
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
-from edge_agent.status import AgentStatus, LiveValues, Loss, devices_of
-from edge_agent.verdict import flows
+from edge_agent.status.exposition import exposition
+from edge_agent.status.figures import AgentStatus, LiveValues, Loss, devices_of
+from edge_agent.status.frames import frames_of
+from edge_agent.status.verdict import flows
 from edge_agent.web import json_response, metrics_response, start
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from edge_agent.bus_load import ROUND_TRIP_S, Verdict
-from edge_agent.difference import Difference, difference, plan_difference
 from edge_agent.forecast import Forecast, forecast
 from edge_agent.model import AddressSyntax, Series, Tag
 from edge_agent.planner import Connection, plan
+from edge_agent.reload.difference import Difference, difference, plan_difference
 from edge_agent.settings import Settings
 
 DAY_S: Final = 86_400

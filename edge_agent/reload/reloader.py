@@ -38,10 +38,10 @@ from typing import Final
 from edge_agent import address_map, protocols
 from edge_agent.address_map import COLUMNS_VERSION, AddressMap, MapError, Problem
 from edge_agent.address_map.writer import replace_file
-from edge_agent.difference import Difference, difference
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.map_versions import MapVersions, Version
 from edge_agent.planner import Connection, plan
+from edge_agent.reload.difference import Difference, difference
+from edge_agent.reload.map_versions import MapVersions, Version
 
 log = logging.getLogger(__name__)
 

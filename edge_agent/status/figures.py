@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from edge_agent.health import HealthCheck
 from edge_agent.journal import Journal, LedgerRow
 from edge_agent.model import Series, Tag
 from edge_agent.normalize import digits_of
@@ -17,7 +16,8 @@ from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import BlockReader, Quality
 from edge_agent.pipeline.upkeep import UpkeepRunner
-from edge_agent.reloader import Reloader
+from edge_agent.postgres.health import HealthCheck
+from edge_agent.reload.reloader import Reloader
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.ingest import Ingest, NotUnderstood

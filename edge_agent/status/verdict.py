@@ -1,14 +1,13 @@
 """What to make of the agent's figures: what is wrong, and one line that says where data stops.
 
-Works on the plain structures of `status.py` alone.
+Works on the plain structures of `figures.py` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from edge_agent.counts import counted
-from edge_agent.status import (
+from edge_agent.status.figures import (
     AgentStatus,
     ConnectionStatus,
     IngestStatus,
@@ -17,6 +16,7 @@ from edge_agent.status import (
     SinkStatus,
     UpkeepStatus,
 )
+from edge_agent.text.counts import counted
 
 LAG_WARNING_S = 30.0
 """A sink that is further behind than this is said to be catching up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from edge_agent.sql_files import queries
+from edge_agent.postgres.sql_files import queries
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import Quality
 from edge_agent.prometheus import scrape_text
-from edge_agent.status import AgentStatus, MapStatus
+from edge_agent.status.figures import AgentStatus, MapStatus
 
 METRICS = {
     "edge_agent_up_seconds": "Seconds since the agent started.",

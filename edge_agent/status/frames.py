@@ -11,7 +11,7 @@ from typing import TypedDict
 from edge_agent.pipeline.poller import ConnectionPoller
 from edge_agent.pipeline.reader import place_of
 from edge_agent.pipeline.recorder import Exchange
-from edge_agent.selection import names_of, normal
+from edge_agent.text.selection import names_of, normal
 
 
 class ExchangeStatus(TypedDict):

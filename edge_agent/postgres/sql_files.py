@@ -15,7 +15,7 @@ from types import MappingProxyType
 FLAVOURS = ("postgres", "timescale")
 """Each has a folder of its own within `sql/`; other folders are for remotes."""
 
-_HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -30,8 +30,8 @@ class SchemaFile:
 
 def folder() -> Path:
     """Where the files lie."""
-    installed = _HERE / "sql"
-    return installed if installed.is_dir() else _HERE.parent / "sql"
+    installed = _PACKAGE / "sql"
+    return installed if installed.is_dir() else _PACKAGE.parent / "sql"
 
 
 @cache

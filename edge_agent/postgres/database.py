@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
-from edge_agent.flavours import check_flavour, choose_flavour
-from edge_agent.health import HealthCheck, read_health
-from edge_agent.postgres import (
+from edge_agent.postgres.connection import (
     Dsn,
     check_server,
     connect,
@@ -25,8 +23,10 @@ from edge_agent.postgres import (
     transaction,
     translated_errors,
 )
+from edge_agent.postgres.flavours import check_flavour, choose_flavour
+from edge_agent.postgres.health import HealthCheck, read_health
+from edge_agent.postgres.sql_files import SchemaFile, queries, schema_files
 from edge_agent.settings import PostgresSettings
-from edge_agent.sql_files import SchemaFile, queries, schema_files
 
 SCHEMA_LOCK_TIMEOUT_S = 10
 """`db init` on a busy database gives up rather than queue every writer behind itself."""
