@@ -75,6 +75,10 @@ REFUSALS: Final[tuple[Entry, ...]] = (
         "version {number}: {path} was changed or is damaged",
         "버전 {number}: 파일이 바뀌었거나 손상되었습니다: {path}",
     ),
+    Entry(
+        "{folder}: version {number} may be there already",
+        "이미 있을 수 있는 버전입니다: {number} ({folder})",
+    ),
     # the dashboard (dashboard/map_routes.py)
     Entry(
         "only the role admin may see and change the address map",

@@ -279,8 +279,7 @@ class Journal:
             if not self._usable:
                 await self._recover(None, self._file)
             self._seal()
-            self._tried += self._acknowledgements.values()
-            self._acknowledgements.clear()
+            self._gather()
             while self._usable:
                 file = self._file
                 batches = self._unwritten[:ENTRIES_PER_COMMIT_MAX]
@@ -300,6 +299,18 @@ class Journal:
                 if not self._unwritten:
                     return True
             return False
+
+    def _gather(self) -> None:
+        """Join what sinks have acknowledged, but to nothing that the file may hold already."""
+        if self._file.is_unsure:
+            return  # the next commit begins with a look at what it holds
+        waiting: dict[str, Acknowledgement] = {}
+        for each in (*self._tried, *self._acknowledgements.values()):
+            if each.previous >= self._file.totals[each.sink].sequence:
+                before = waiting.get(each.sink)
+                waiting[each.sink] = each if before is None else before.followed_by(each)
+        self._tried = list(waiting.values())
+        self._acknowledgements.clear()
 
     def _settle(self, batches: list[Batch], series: int) -> None:
         """After a commit: forget what is on disk, show the batches to the sinks."""
@@ -377,6 +388,11 @@ class Journal:
     @property
     def next_sequence(self) -> int:
         """The entry that will hold what is appended next: durable once `last_sequence` is there."""
+        return self._next_sequence
+
+    def begin_entry(self) -> int:
+        """Begin an entry, and return it: it holds nothing that was appended before."""
+        self._seal()
         return self._next_sequence
 
     def position(self, sink: str) -> int:
@@ -537,7 +553,11 @@ async def _to_the_end(work: Awaitable[T]) -> T:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        while not future.done():
+            with suppress(asyncio.CancelledError):  # once more: it is known by now
+                await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # nobody is left who could be told
         raise
 
 

@@ -2,9 +2,10 @@
 
 A sample that does not come says nothing by itself: the value may be steady, the tag may report on
 change only, the PLC may be gone. So a device's quality is a message of its own, given to a sink
-that can tell it: at first, whenever it changes, and again after each new session, since a broker
-may have forgotten it; and once more when the device has left the map, though that be while the
-agent was down (told_devices.py). It has no journal: what counts is what is true now.
+that can tell it: at first, whenever it changes, and again after each new session and every five
+minutes, since a broker may have forgotten it; and once more when the device has left the map,
+though that be while the agent was down (told_devices.py). It has no journal: what counts is what is
+true now.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from edge_agent.sinks.base import DeviceReport, DeviceTeller
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
-
+ROUNDS_PER_REPETITION: Final = 300
+"""Five minutes: so long a device is unknown that moved here and was taken back by its agent before."""
 
 Places = list[tuple[BlockReader, list[int]]]
 """A device's tags: the blocks that read it, each with the places in it."""
@@ -56,6 +58,7 @@ class DeviceReporter:
         self._reports: dict[Device, DeviceReport] = {}
         self._told: dict[Device, DeviceReport] = {}
         self._session = 0
+        self._rounds = 0
 
     async def run(self) -> None:
         """Go on for ever. Ends only by cancellation."""
@@ -67,7 +70,9 @@ class DeviceReporter:
         """Look at all devices once, and tell what is new."""
         if self._teller.session == 0:
             return
-        if self._teller.session != self._session:
+        self._rounds += 1
+        is_due = self._rounds % ROUNDS_PER_REPETITION == 0
+        if self._teller.session != self._session or is_due:
             self._session = self._teller.session
             self._told = {}
         if self._layout() != self._layout_known:

@@ -105,11 +105,11 @@ class MapVersions:
     def add(self, version: Version, data: bytes) -> None:
         """Keep a version for good; the oldest beyond ``VERSIONS_MAX`` goes.
 
-        It is on the disk when this returns. Raises ``TransientError``, also if the others are not
-        known: it would overwrite one of them.
+        It is on the disk when this returns. Raises ``TransientError``, also if what is there is
+        not known or has this number: it is not overwritten.
         """
-        if not self.is_known:
-            self.load()
+        if not self.is_known or version.version in self._versions:
+            raise TransientError(f"{self._folder}: version {version.version} may be there already")
         kept = [*self.all, version][-VERSIONS_MAX:]
         gone = self._versions.keys() - {one.version for one in kept}
         try:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -215,11 +214,10 @@ class Reloader:
                     f"{self.path} has just been edited, which would be overwritten",
                     hint="it is looked at within three seconds: then look at the difference again",
                 )
-            if self.path.read_bytes() == data:
+            if self.path.stat().st_size == len(data) and self.path.read_bytes() == data:
                 return False
             if self.refused is not None:
-                kept = refused_file(self.path)
-                shutil.copyfile(self.path, kept)
+                kept = _set_aside(self.path)
                 log.info("%s: what was in it and could not be applied is in %s", self.path, kept)
         replace_file(self.path, data)
         return True
@@ -294,6 +292,17 @@ class Reloader:
 def refused_file(path: Path) -> Path:
     """Where the last map is kept that was in the file, was wrong, and made room for another."""
     return path.with_name(f"{path.name}.refused")
+
+
+def _set_aside(path: Path) -> Path:
+    """Keep a file of any size beside itself, by a second name where that can be."""
+    kept, path = refused_file(path), path.resolve()
+    try:
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(path)
+    except OSError:  # another file system, or one without links
+        replace_file(kept, path.read_bytes())
+    return kept
 
 
 def _load(path: Path) -> tuple[AddressMap, bytes, Sequence[Connection]]:

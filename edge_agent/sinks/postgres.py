@@ -69,8 +69,8 @@ PARTITIONS_PER_CALL_MAX = 64
 """Making a day's partition takes some 10 ms; a call stays far below the command timeout."""
 REASON_CHARS_MAX = 300
 """A server may quote a whole row in its message; the reason is kept beside each refused row."""
-REFUSED_MAX = 50_000
-"""Refused rows that wait for the journal: ten hand-overs of `batch_max` 5,000, a few megabytes."""
+REFUSED_MAX = 10_000
+"""Refused rows that wait for the journal: 3 MB if each has a long reason of its own."""
 
 
 @dataclass(slots=True)

@@ -164,6 +164,20 @@ async def test_a_device_that_left_while_the_agent_was_down_is_forgotten(
     ]
 
 
+async def test_a_device_that_another_agent_took_back_is_told_again(
+    tmp_path: Path, broker: Mosquitto, plc: PymodbusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that had it before, was down when it moved, and starts after it was told here."""
+    monkeypatch.setattr("edge_agent.pipeline.device_reporter.ROUNDS_PER_REPETITION", 2)
+    async with agent(tmp_path / "agent", broker, plc), watching(broker) as watcher:
+        await watcher.until("PUMP01", lambda status: status["quality"] == "good")
+        async with aiomqtt.Client("127.0.0.1", broker.port) as other:
+            await other.publish("plc-status/A1/PUMP01", b"", qos=1, retain=True)
+        async with asyncio.timeout(WAIT_S):
+            while "plc-status/A1/PUMP01" not in await retained(broker):
+                await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize("content", [b"", b"[", b"{}", b"[1]", b'[["A1"]]', b"\xff\0"])
 async def test_a_damaged_list_of_devices_costs_nothing_else(
     tmp_path: Path, broker: Mosquitto, plc: PymodbusServer, content: bytes

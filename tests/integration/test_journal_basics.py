@@ -308,6 +308,65 @@ async def test_an_acknowledgement_after_a_refusal_that_was_none(
     await journal.close()
 
 
+async def test_a_disk_that_refuses_for_long_lets_nothing_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sinks go on with what is in the journal; what they acknowledge is one for each of them."""
+    journal, feed = await opened(tmp_path / "journal.db", ("a", "b")), Feed()
+    for _ in range(6):
+        feed.scan(journal)
+        assert await commit(journal)
+    batches = {sink: await journal.read(sink, samples_max=1000) for sink in ("a", "b")}
+    times = iter(range(6))
+    written = journal._file.commit
+
+    def refused(*given: Any) -> None:
+        if next(times) == 2:
+            written(*given)  # this one stands all the same
+        raise TransientError("I/O error")
+
+    monkeypatch.setattr(journal._file, "commit", refused)
+    for at in range(6):
+        for sink, read in batches.items():
+            journal.acknowledge(sink, [read[at]])
+        assert not await commit(journal)
+        assert len(journal._tried) <= 2
+        assert {totals.delivered for totals in journal.totals().values()} == {40 * (at + 1)}
+    monkeypatch.undo()
+    assert await commit(journal)
+    assert [journal._file.totals[sink].delivered for sink in ("a", "b")] == [240, 240]
+    assert balance_faults(journal._file) == []
+    await journal.close()
+
+
+async def test_who_cancels_a_commit_twice_still_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C twice does: the file must not be closed under it."""
+    journal, feed = await opened(tmp_path / "journal.db"), Feed()
+    feed.scan(journal)
+    writes, may_end = threading.Event(), threading.Event()
+    written = journal._file.commit
+
+    def slow(*given: Any) -> None:
+        writes.set()
+        assert may_end.wait(10)
+        written(*given)
+
+    monkeypatch.setattr(journal._file, "commit", slow)
+    task = asyncio.create_task(journal.flush())
+    assert await asyncio.to_thread(writes.wait, 10)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert journal.taken == 40
+    await journal.close()
+
+
 async def test_its_size_is_told_while_the_disk_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

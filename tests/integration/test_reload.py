@@ -341,6 +341,7 @@ async def test_an_edit_that_was_wrong_is_kept_beside_the_map_that_replaces_it(ri
     await rig.agent.reloader.put(good.replace(b"PRESS", b"P"), "lee", "upload")
     assert (await rig.agent.status())["map"]["error"] is None
     assert map_path(rig).with_name("address_map.csv.refused").read_bytes() == wrong
+    assert map_path(rig).read_bytes() != wrong
 
 
 async def test_a_folder_that_cannot_be_written(rig: Rig, tmp_path: Path) -> None:
