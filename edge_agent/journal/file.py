@@ -437,6 +437,11 @@ class JournalFile:
                 self._connection.execute("ROLLBACK")
             raise
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the last commit may stand or not: the disk has not let it be looked at yet."""
+        return self._unsure
+
     def _reopen(self) -> None:
         """After a failed fsync nobody knows what is on the disk: read it again."""
         self._unsure = True

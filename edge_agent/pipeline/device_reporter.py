@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0
 ROUNDS_PER_REPETITION: Final = 300
-"""Five minutes: so long a device is unknown that moved here and was taken back by its agent before."""
+"""Five minutes: so long a device is unknown that moved here and was then taken back elsewhere."""
 
 Places = list[tuple[BlockReader, list[int]]]
 """A device's tags: the blocks that read it, each with the places in it."""
