@@ -54,6 +54,7 @@ from edge_agent.status.figures import (
 from edge_agent.status.http_server import HttpServer
 from edge_agent.status.verdict import notices_of, problems_of, verdict
 from edge_agent.supervisor import supervise
+from edge_agent.text.counts import counted
 
 if TYPE_CHECKING:
     from edge_agent.pipeline.ingest import Ingest
@@ -151,9 +152,11 @@ class Agent:
                 loop.add_signal_handler(number, self.stop)
             loop.add_signal_handler(signal.SIGHUP, self.reloader.look)
         names = [target.sink.name for target in self.destinations]
-        await open_journal(self.journal, names, self._notifier)
+        if not await open_journal(self.journal, names, self._notifier, self._stopping):
+            return
         try:
             self.ingested.load()
+            self.ingested.note_polled()
             self.reloader.start()
             await self._run_tasks()
             await self.journal.flush()
@@ -248,6 +251,7 @@ class Agent:
         """Make another map the running one."""
         keys = {tag.key for tag in address_map.tags}
         self.polled |= keys  # before the first sample of a new tag, until the last of an old one
+        await asyncio.to_thread(self.ingested.note_polled)
         self._look_again()
         found = await self._polls.change(connections)
         self.polled &= keys
@@ -264,7 +268,8 @@ class Agent:
 
     @property
     def _extent(self) -> str:
-        return f"{len(self.address_map.tags)} tags on {len(self.pollers)} connections"
+        tags, conns = len(self.address_map.tags), len(self.pollers)
+        return f"{counted(tags, 'tag')} on {counted(conns, 'connection')}"
 
     def _make_ingest(self) -> Ingest | None:
         """What takes in foreign messages, if the settings ask for it."""

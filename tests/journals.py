@@ -74,7 +74,7 @@ async def opened(path: Path, sinks: Iterable[str] = ("a",), **options: Any) -> J
 
 def abandon(journal: Journal) -> None:
     """What is left of a process that was killed: nothing is written any more."""
-    journal._thread.shutdown()
+    journal._worker.end()
     journal._lock.close()
     journal._file._connection.close()
 

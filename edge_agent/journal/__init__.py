@@ -36,8 +36,8 @@ Every row carries a CRC-32 over all that it says.
 
 Who does what
 -------------
-`journal.py`  the asyncio side: collects samples in columns, commits them in one worker thread,
-              keeps the newest entries in memory for sinks that keep up.
+`journal.py`  the asyncio side: collects samples in columns, commits them in one worker thread
+              (`worker.py`), keeps the newest entries in memory for sinks that keep up.
 `file.py`     the file itself: synchronous, used by one thread at a time. Every change of state is
               one SQLite transaction. It is made of `entries.py` (entries and series), `books.py`
               (cursors, ledger, quarantine) and `room.py` (pages, policies, ballast).
@@ -82,6 +82,7 @@ renamed to ``journal.db.damaged-<UTC time>``. A crash at any point of this start
 it done: until the new file is whole the damaged one is not touched, and what there is of the new
 one is thrown away, so that it needs no WAL and never stands there twice. While a recovery advances,
 the watchdog is fed and the start may take its time (`progress.py`): one that is ended begins anew.
+A stop gives up the one of a start, and waits for the one of a running journal.
 What was pending and could not be recovered goes to the ledger, for every sink. Entries that a sink
 had already acknowledged are not handed to it again as long as its cursor is readable.
 If the disk refuses the new file, samples wait in memory and it is tried again with each commit; if

@@ -214,3 +214,19 @@ def picked(batch: Batch, picks: Sequence[bool]) -> Batch:
         array("d", compress(batch.values, picks)),
         batch.series,
     )
+
+
+def next_batches(
+    batches: Iterable[Batch], after: int, samples_max: int, entries_max: int
+) -> list[Batch]:
+    """Those after a sequence, at least one if there is any, within the bounds."""
+    found: list[Batch] = []
+    samples = 0
+    for batch in batches:
+        if batch.sequence <= after:
+            continue
+        samples += len(batch)
+        if found and (samples > samples_max or len(found) >= entries_max):
+            break
+        found.append(batch)
+    return found

@@ -29,6 +29,7 @@ from edge_agent.journal.books import (
 from edge_agent.journal.entries import MEANT_FOR, Entries, Entry, batch_of, spans_of
 from edge_agent.journal.entry import row_checksum
 from edge_agent.journal.opening import FORMAT
+from edge_agent.journal.progress import Progress
 from edge_agent.journal.room import (
     BALLAST_BYTES,
     PAGE_BYTES,
@@ -70,11 +71,11 @@ class JournalFile:
         now_ms: Callable[[], int] = epoch_ms,
         ballast_bytes: int = BALLAST_BYTES,
         read_only: bool = False,
-        advance: Callable[[], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """``read_only`` looks at the file of an agent that may be running, and changes nothing.
 
-        ``advance`` is called again and again while SQLite works, from the thread that makes it.
+        ``progress`` hears of it again and again while SQLite works, from the thread that makes it.
         """
         if bytes_max < BYTES_MIN:
             raise ConfigError(f"journal bytes_max is {bytes_max}; allowed: at least {BYTES_MIN}")
@@ -90,7 +91,7 @@ class JournalFile:
         self.newest = 0
         """The newest entry that the file held when it was opened; 0 if there was none."""
         self._read_only = read_only
-        self._advance = advance
+        self._progress = progress or Progress(lambda: None)
         self._unsure = False
         with self._translated():
             if not read_only and path.exists() and free_bytes(path.parent) < OPENING_BYTES:
@@ -115,15 +116,13 @@ class JournalFile:
     # -- opening --------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        log = opening.secured_wal(self.path, read_only=self._read_only)
+        opening.secure_wal(self.path, read_only=self._read_only)
         self._connection = opening.connect(self.path, read_only=self._read_only)
-        self._connection.set_progress_handler(self._advance, OPERATIONS_PER_ADVANCE)
+        self._connection.set_progress_handler(self._progress.advance, OPERATIONS_PER_ADVANCE)
         if not self._read_only:
             opening.make_durable(self._connection)
         if opening.is_empty(self._connection):
             opening.create(self._connection)
-        elif not self._read_only and opening.is_wal_damaged(self.path, log):
-            raise JournalError("its WAL is damaged")
 
     def _load(self) -> None:
         """Read the small tables, verify their checksums, and walk the entries' keys."""
@@ -446,7 +445,7 @@ class JournalFile:
         """After a failed fsync nobody knows what is on the disk: read it again."""
         self._unsure = True
         self.close()
-        with self._translated():
+        with self._progress.doing("reading the journal again"), self._translated():
             self._connect()
             for part in (self.entries, self.books, self.room):
                 part.connection = self._connection

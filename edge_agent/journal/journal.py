@@ -12,8 +12,7 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,9 +22,11 @@ from typing import TypeVar
 from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import salvage
 from edge_agent.journal.books import Acknowledgement, LedgerRow, Quarantined, SinkTotals
+from edge_agent.journal.entries import next_batches
 from edge_agent.journal.file import JournalFile, epoch_ms, lock
 from edge_agent.journal.progress import Progress
 from edge_agent.journal.room import BALLAST_BYTES, Policy
+from edge_agent.journal.worker import Worker, to_the_end
 from edge_agent.model import Batch, Series
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,9 @@ class Journal:
             policy=policy,
             now_ms=now_ms,
             ballast_bytes=ballast_bytes,
-            advance=self.progress.advance,
+            progress=self.progress,
         )
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._worker = Worker()
         self._file: JournalFile
         self._replacement: JournalFile | None = None
         self._usable = True
@@ -128,8 +129,7 @@ class Journal:
         self.beat_at = time.monotonic()  # the clock of asyncio's loops, from any thread
 
     def _opened(self) -> JournalFile:
-        self.progress.begin("opening the journal")
-        try:
+        with self.progress.doing("opening the journal"):
             salvage.finish(self.path)
             try:
                 file = self._open_file(self.path)
@@ -137,8 +137,6 @@ class Journal:
             except JournalError as error:
                 return self._salvaged(error)
             return file
-        finally:
-            self.progress.end()
 
     def _salvaged(self, error: JournalError) -> JournalFile:
         """Set the damaged file aside and go on with what can be recovered of it.
@@ -146,16 +144,13 @@ class Journal:
         Its connection must still be open: closing it would fold its WAL into it.
         """
         log.error("journal damaged: %s; setting it aside and recovering what it holds", error)
-        self.progress.begin("recovering the journal")
-        try:
+        with self.progress.doing("recovering the journal"):
             report = salvage.replace(self.path, self._open_file, self._sinks, self.progress.reach)
             self.salvages += 1
             log.error("journal recovered: %s", report)
             file = self._open_file(self.path)
             file.configure(self._sinks)
             return file
-        finally:
-            self.progress.end()
 
     def _adopt(self, file: JournalFile) -> None:
         """Go on with this file, and take over its numbering.
@@ -187,7 +182,7 @@ class Journal:
             await self.flush()
         finally:
             await self._in_thread(self._file.close)
-            self._thread.shutdown()
+            self._worker.end()
             self._lock.close()
 
     async def run(self) -> None:
@@ -272,7 +267,7 @@ class Journal:
         To the end even if the caller is cancelled: the books in memory would not know what the
         file knows.
         """
-        return await _to_the_end(self._commit_collected())
+        return await to_the_end(self._commit_collected())
 
     async def _commit_collected(self) -> bool:
         async with self._committing:
@@ -410,7 +405,7 @@ class Journal:
         """
         after, file = self._cursors[sink], self._file
         if self._cache and self._cache[0].sequence <= after + 1:
-            batches = _next_batches(self._cache, after, samples_max, entries_max)
+            batches = next_batches(self._cache, after, samples_max, entries_max)
             if batches:
                 file.room.claimed[sink] = batches[-1].sequence
             return batches
@@ -531,9 +526,7 @@ class Journal:
     # -- helpers --------------------------------------------------------------------------------
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
-        """Run in the file's thread, to the end even if the caller is cancelled."""
-        loop = asyncio.get_running_loop()
-        return await _to_the_end(loop.run_in_executor(self._thread, call, *arguments))
+        return await self._worker.run(call, *arguments)
 
     def _report_refusal(self, error: TransientError) -> None:
         self.commit_failures += 1
@@ -545,32 +538,3 @@ class Journal:
         if self.commit_failures:
             log.info("journal commits again after %d refusals", self.commit_failures)
             self.commit_failures = 0
-
-
-async def _to_the_end(work: Awaitable[T]) -> T:
-    """Await it; a caller that is cancelled meanwhile stays so, and waits all the same."""
-    future = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with suppress(asyncio.CancelledError):  # once more: it is known by now
-                await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # nobody is left who could be told
-        raise
-
-
-def _next_batches(
-    cache: Iterable[Batch], after: int, samples_max: int, entries_max: int
-) -> list[Batch]:
-    batches: list[Batch] = []
-    samples = 0
-    for batch in cache:
-        if batch.sequence <= after:
-            continue
-        samples += len(batch)
-        if batches and (samples > samples_max or len(batches) >= entries_max):
-            break
-        batches.append(batch)
-    return batches

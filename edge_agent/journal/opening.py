@@ -5,6 +5,7 @@ Errors are those of SQLite and of the system, but for ``JournalError`` where the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -33,22 +34,32 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NU
 _SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
 
 
-def secured_wal(path: Path, *, read_only: bool) -> bytes:
-    """The WAL, if there is one, written again as it is before anything in it is believed.
+def secure_wal(path: Path, *, read_only: bool) -> None:
+    """Write the WAL, if there is one, again as it is before anything in it is believed.
 
     After a failed fsync the kernel still shows what the disk never got, and counts it as
-    written: a second fsync alone would succeed, and the samples be gone with the power. Raises
-    ``JournalError`` where the WAL is all that is left.
+    written: a second fsync alone would succeed, and the samples be gone with the power. For whoever
+    holds `file.lock`, so that nobody else writes meanwhile; who only reads leaves it as it is.
+    Raises ``JournalError`` where the WAL is all that is left, or holds what SQLite has not
+    understood.
     """
     log = _beside(path, "-wal")
-    if log and not (path.exists() and path.stat().st_size):
+    if not log:
+        return
+    if not (path.exists() and path.stat().st_size):
         raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
-    if log and not read_only:
-        with path.with_name(path.name + "-wal").open("r+b") as stream:
-            stream.write(log)
-            stream.flush()
-            os.fsync(stream.fileno())
-    return log
+    if read_only:
+        return
+    with path.with_name(path.name + "-wal").open("r+b") as stream:
+        stream.write(log)
+        stream.flush()
+        os.fsync(stream.fileno())
+    # A connection that can write would fold what it has understood into the file as it is closed,
+    # be it by the end of the process, and delete the rest.
+    with contextlib.closing(connect(path, read_only=True)) as looking:
+        is_empty(looking)
+        if is_wal_damaged(path, log):
+            raise JournalError("its WAL is damaged")
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

@@ -31,6 +31,8 @@ class Pages:
     """The pages of a database file as its WAL leaves them."""
 
     def __init__(self, path: Path) -> None:
+        self.unreadable: set[int] = set()
+        """Numbers of the pages that the disk could not read."""
         self._newer: dict[int, bytes] = {}
         newer = beside(path, "-wal")
         if newer.exists():
@@ -53,7 +55,9 @@ class Pages:
         try:
             data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
         except OSError as error:
-            log.warning("journal recovery: page %d: %s", number, error.strerror)
+            if not self.unreadable:
+                log.warning("journal recovery: page %d: %s", number, error.strerror)
+            self.unreadable.add(number)
             return b""
         return data if len(data) == PAGE_BYTES else b""
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from edge_agent.errors import TransientError
 
 log = logging.getLogger(__name__)
 
@@ -19,34 +22,49 @@ TOLD_INTERVAL_S = 60.0
 
 
 class Progress:
-    """Signs of life of one journal; between `begin` and `end` they count."""
+    """Signs of life of one journal; while something is `doing` they count."""
 
     def __init__(
         self, beat: Callable[[], None], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.text = ""
         """What is being done, and how far it is; empty while nothing is that takes its time."""
+        self.given_up = False
+        """Set by the loop, to have an opening end at its next sign of life; see `startup.py`."""
         self._beat = beat
         self._monotonic = monotonic
         self._told_at = 0.0
 
-    def begin(self, text: str) -> None:
-        """Something that may take minutes begins."""
-        self.text = text
+    @contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """Something that may take minutes, or a part of it that has a name of its own.
+
+        Once it is over, whoever works with the file shows signs of life by itself.
+        """
+        before, self.text = self.text, text
         self._told_at = self._monotonic()
         self._beat()
+        try:
+            yield
+        finally:
+            self.text = before
 
-    def end(self) -> None:
-        """It is over: whoever works with the file from now on shows its own signs of life."""
-        self.text = ""
+    def advance(self) -> bool:
+        """It has got on. Outside `doing` nothing: a read must not hide a stuck commit.
 
-    def advance(self) -> None:
-        """It has got on. Between `end` and `begin` nothing: a read must not hide a stuck commit."""
+        SQLite calls it, and ends what it does if the answer is true: when it is given up.
+        """
         if self.text:
             self._beat()
+        return self.given_up
 
     def reach(self, share: float) -> None:
-        """A recovery has done this share of its work, 0 to 1."""
+        """A recovery has done this share of its work, 0 to 1.
+
+        Raises ``TransientError`` if it is given up.
+        """
+        if self.given_up:
+            raise TransientError("the recovery of the journal is given up")
         self._beat()
         self.text = f"recovering the journal: {int(100 * share)} %"
         now = self._monotonic()

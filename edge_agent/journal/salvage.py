@@ -41,8 +41,10 @@ BYTES_PER_STEP = 8_000_000
 """What one transaction adds to the new file: each waits for the disk, and is in memory twice."""
 SCAN_SHARE = 0.25
 """Of a recovery's time: looking at every page. The rest copies entries."""
-PAGES_PER_ADVANCE = 4_096
-"""16 MB between two signs of life of the scan: seconds on the slowest card."""
+ITEMS_PER_REACH = 64
+REACH_INTERVAL_S = 1.0
+"""Signs of life, after so many pages or entries, or so long: a page that a bad card does not read
+is tried again by the kernel and the card, which takes up to seconds each."""
 SPARE_BYTES = 2_000_000
 """Left on a full disk for the books of the new file, and for opening it."""
 _THINNED = 1 << 60
@@ -94,13 +96,29 @@ class Found:
             log.warning("journal recovery: %d samples of tags whose names are damaged", nameless)
 
 
+class Pace:
+    """Says how far it is now and then, and not each time."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._items = 0
+        self._reached_at = time.monotonic()
+
+    def step(self, share: float) -> None:
+        """One more page or entry is done, and this share of all the work."""
+        self._items += 1
+        now = time.monotonic()
+        if self._items % ITEMS_PER_REACH == 0 or now - self._reached_at >= REACH_INTERVAL_S:
+            self._reached_at = now
+            self._reach(share)
+
+
 def scan(pages: Pages, reach: Reach) -> Found:
     """Visit every page of a damaged file and its WAL."""
-    found = Found(pages)
+    found, pace = Found(pages), Pace(reach)
     free = pages.free()
     for number in range(1, pages.count + 1):
-        if number % PAGES_PER_ADVANCE == 0:
-            reach(SCAN_SHARE * number / pages.count)
+        pace.step(SCAN_SHARE * number / pages.count)
         if number not in free:
             for at in pages.cells(number):
                 row = pages.row(number, at)
@@ -150,7 +168,7 @@ def replace(path: Path, open_file: OpenFile, sinks: Iterable[str], reach: Reach)
     The damaged file and its WAL are kept beside it. Returns what was recovered and lost, in words.
     A crash at any moment is mended by `finish`: the damaged file stays what it is until the new one
     is whole, so that another attempt begins anew and finds the same. Raises ``TransientError`` if
-    the disk refuses: then nothing has been replaced.
+    the disk refuses, or ``reach`` does: then nothing has been replaced.
     """
     with _translated(path):
         path.touch()  # All that is left of it may be its WAL.
@@ -159,10 +177,11 @@ def replace(path: Path, open_file: OpenFile, sinks: Iterable[str], reach: Reach)
         with contextlib.closing(Pages(path)) as pages:
             log.info("journal recovery: %d MB to go through", pages.count * PAGE_BYTES // 1_000_000)
             recovered, lost = _rebuild(scan(pages, reach), open_file, fresh_path, sinks, reach)
+            if pages.unreadable:
+                log.warning("journal recovery: %d pages are unreadable", len(pages.unreadable))
         kept = _name_for(path)
-        log_path = beside(path, "-wal")
-        if log_path.exists():
-            shutil.copyfile(log_path, beside(kept, "-wal"))
+        if beside(path, "-wal").exists():
+            _copy_durably(beside(path, "-wal"), beside(kept, "-wal"))
         _sync_folder(path)
         path.rename(kept)
     finish(path)
@@ -213,7 +232,7 @@ def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, di
         series=found.series.items(),
     )
     samples = 0
-    for step, share in _steps(found, known):
+    for step, share in _steps(found, known, Pace(reach)):
         fitting = _fitting(fresh, step)
         fresh.restore_entries(fitting)
         samples += sum(len(batch) for batch, _ in fitting)
@@ -225,7 +244,7 @@ def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, di
     return samples, lost
 
 
-def _steps(found: Found, known: list[str]) -> Iterator[tuple[list[Recovered], float]]:
+def _steps(found: Found, known: list[str], pace: Pace) -> Iterator[tuple[list[Recovered], float]]:
     """The pending entries, a transaction's worth at a time, each with the sinks it waits for.
 
     With each step the share of all entries that have been looked at.
@@ -234,6 +253,7 @@ def _steps(found: Found, known: list[str]) -> Iterator[tuple[list[Recovered], fl
     step_bytes = 0
     cursors = {sink: found.totals.get(sink, SinkTotals(sink)).sequence for sink in known}
     for number, (batch, sinks) in enumerate(found.entries(), start=1):
+        pace.step(SCAN_SHARE + (1 - SCAN_SHARE) * number / len(found.places))
         step_bytes += _room_of(batch)
         names = [
             sink
@@ -281,8 +301,24 @@ def _fresh(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    """Delete a file and what SQLite has left beside it.
+
+    Its rollback journal, which the new file has until its first opening is through, would be rolled
+    back into the next file of that name.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
         beside(path, suffix).unlink(missing_ok=True)
+
+
+def _copy_durably(source: Path, copy: Path) -> None:
+    """Copy a file; nothing is left of a copy that the disk refuses."""
+    try:
+        shutil.copyfile(source, copy)
+        with copy.open("rb") as stream:
+            os.fsync(stream.fileno())
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
 
 
 def _name_for(path: Path) -> Path:

@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,13 @@ BUSY_TIMEOUT_S: Final = 2.0
 
 _FILES = ("", "-wal", "-shm")
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_OF_THE_INDEX = {
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
+"""I/O errors that say nothing of the log; a full disk brings them each time it is opened again."""
 
 Result = TypeVar("Result")
 
@@ -89,6 +96,9 @@ class StoreSink:
         # From here on the thread's alone.
         self._db: sqlite3.Connection | None = None
         self._inode = 0
+        self._is_log_secure = False
+        """Whether the log is known to be on the disk. It is written again only where it is not:
+        while the disk is full the file is opened again four times a minute."""
         self._upkeep: Upkeep | None = None
         self._work: Iterator[None] | None = None
         self._journal = JournalIdentity("", "")
@@ -147,7 +157,8 @@ class StoreSink:
             self._connect(journal)
 
     def _connect(self, journal: JournalIdentity) -> None:
-        secure_wal(self._path)
+        if not self._is_log_secure:
+            self._secure_log()
         db = self._db = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
         )
@@ -173,17 +184,37 @@ class StoreSink:
         self._ids.clear()
         self._upkeep = Upkeep(db, self._retention, self._now_ms, self._elapsed_ms)
 
-    def _create_or_check(self, db: sqlite3.Connection) -> None:
+    def _secure_log(self) -> None:
+        """Have the log on the disk, if it is a store's.
+
+        Looked at through a connection that can't write: one that can would fold the log into the
+        file as it is closed.
+        """
+        log = self._path.with_name(self._path.name + "-wal")
+        if log.exists() and log.stat().st_size:
+            address = f"{self._path.absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as db:
+                self._has_tables(db)
+        secure_wal(self._path)
+        self._is_log_secure = True
+
+    def _has_tables(self, db: sqlite3.Connection) -> bool:
+        """Whether it is a store already, or an empty file. Raises ``TransientError`` if neither."""
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (found_format,) = db.execute("PRAGMA user_version").fetchone()
-        if (application, found_format) != (APPLICATION_ID, FORMAT):
-            (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if objects:
-                raise TransientError(
-                    f"{self._path} is not a store of format {FORMAT}"
-                    f" (application id {application:#x}, format {found_format})",
-                    hint="move the file away, or run the version of the agent that wrote it",
-                )
+        if (application, found_format) == (APPLICATION_ID, FORMAT):
+            return True
+        (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if objects:
+            raise TransientError(
+                f"{self._path} is not a store of format {FORMAT}"
+                f" (application id {application:#x}, format {found_format})",
+                hint="move the file away, or run the version of the agent that wrote it",
+            )
+        return False
+
+    def _create_or_check(self, db: sqlite3.Connection) -> None:
+        if not self._has_tables(db):
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
         # A file of an older version has none of these; where all are there nothing is written.
         db.executescript(f"BEGIN; {PACKED_SCHEMA} COMMIT")
@@ -269,6 +300,7 @@ class StoreSink:
     def _set_aside(self, error: Exception) -> None:
         """Rename the damaged file, and its log with it, so that it can still be looked at."""
         self._close()
+        self._is_log_secure = False
         stamp = datetime.fromtimestamp(self._now_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = f"{self._path.name}.damaged-{stamp}"
         for suffix in _FILES:
@@ -289,12 +321,15 @@ class StoreSink:
         """Turn what SQLite and the file system say into ``TransientError``."""
         try:
             yield
-        except OSError as error:
+        except OSError as error:  # also where another file stands there now
             self._close()
+            self._is_log_secure = False
             raise TransientError(f"store {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             if _is_damage(error):
                 self._set_aside(error)
+            if _may_concern_log(error):
+                self._is_log_secure = False
             raise TransientError(
                 f"store {self._path}: {error}", hint=_HINTS.get(_code_of(error), "")
             ) from error
@@ -311,6 +346,13 @@ _HINTS = {
 def _code_of(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 where the error is not SQLite's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _may_concern_log(error: sqlite3.Error) -> bool:
+    """Whether the disk may not have what the kernel shows of the log."""
+    if _code_of(error) != sqlite3.SQLITE_IOERR:
+        return False
+    return error.sqlite_errorcode not in _OF_THE_INDEX
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

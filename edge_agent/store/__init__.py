@@ -100,7 +100,7 @@ When things go wrong
 * Disk full, file locked by another writer, I/O error: ``TransientError``; the journal holds the
   data and the runner comes back.
 * A failed fsync: whoever opens the file next writes its WAL again before the cursor in it is
-  believed, since the kernel shows what the disk never got.
+  believed, since the kernel shows what the disk never got. So does each start of the agent.
 * File damaged (SQLite says so): it is renamed to ``store.db.damaged-<UTC time>`` with its WAL, an
   ERROR line says so, and a new store is begun. A damaged blob in a sound file (checksum) costs only
   itself: its slice or batch is left out with an ERROR line; for a packed hour its rows are read.

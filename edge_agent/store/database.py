@@ -46,7 +46,9 @@ def secure_wal(path: Path) -> None:
 
     After a failed fsync the kernel still shows what the disk never got, and counts it as written: a
     second fsync alone would succeed, and what the cursor calls delivered be gone with the power.
-    For the writer, while it has no connection. Readers see the same bytes. Raises ``OSError``.
+    For a writer that has no connection, and only while nobody else writes: what another one commits
+    meanwhile would be torn. The lock of the agent's data folder holds that (``journal.lock``; a
+    second agent ends at it). Readers see the same bytes. Raises ``OSError``.
     """
     try:
         stream = path.with_name(path.name + "-wal").open("r+b", buffering=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import random
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import TransientError
-from edge_agent.journal import salvage
+from edge_agent.journal import opening, salvage
+from edge_agent.journal.file import JournalFile
 from tests.filesystems import ext4
 from tests.journals import (
     Feed,
@@ -134,6 +136,56 @@ async def test_power_loss_in_and_after_a_salvage(
         assert len(set_aside(path)) == (steps is None)
         journal = await opened(path)
         assert journal.salvages == (steps is not None)
+        assert await drained(journal) == feed.samples
+        await balanced(journal)
+        await journal.close()
+        assert len(set_aside(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "moment", ["between its renames", "as it is opened", "as it is configured"]
+)
+async def test_power_loss_after_the_damaged_file_was_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The new file is whole by then: the next start puts it in its place, or opens it again."""
+    with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
+        path, feed = disk.path / "journal.db", Feed()
+        journal = await opened(path)
+        for _ in range(6):
+            feed.fill(journal, 1000)
+            assert await commit(journal)
+        await journal.close()
+        with path.open("r+b") as stream:
+            stream.write(b"\0" * 4096)
+        os.sync()
+
+        def cut(*_: object) -> None:
+            disk.lose_power()
+            raise TransientError("the power fails")
+
+        def synced_cut(*_: object) -> None:
+            os.sync()  # The first rename is there, of its own accord.
+            cut()
+
+        def replaced_and_opened() -> None:
+            salvage.replace(path, journal_file, ("a",), lambda _: None)
+            monkeypatch.setattr(opening, "is_empty", cut if moment == "as it is opened" else was)
+            journal_file(path).configure(["a"])
+
+        was = opening.is_empty
+        with monkeypatch.context() as patch:
+            if moment == "between its renames":
+                patch.setattr(salvage, "finish", synced_cut)
+            patch.setattr(JournalFile, "configure", cut)
+            with pytest.raises(TransientError, match="the power fails"):
+                replaced_and_opened()
+        monkeypatch.undo()
+        gc.collect()  # What was being opened holds the file.
+        disk.restore_power()
+        assert path.exists() == (moment != "between its renames")
+        journal = await opened(path)
+        assert journal.salvages == 0
         assert await drained(journal) == feed.samples
         await balanced(journal)
         await journal.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.errors import JournalError
 from edge_agent.journal import Journal, Quarantined
 from tests.journals import (
     Feed,
@@ -434,6 +435,18 @@ async def test_cancelled_in_the_middle_of_a_salvage(tmp_path: Path) -> None:
     journal = await opened(path, SINKS)
     assert await drained(journal, "b") == feed.samples
     abandon(journal)
+
+
+def test_who_only_looks_leaves_the_wal_of_a_file_that_is_gone(
+    crashed: Original, tmp_path: Path
+) -> None:
+    """SQLite would delete it."""
+    path = copied(crashed.path, tmp_path / "copy")
+    log = wal_of(path).read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(JournalError, match="its file is empty"):
+        journal_file(path, read_only=True)
+    assert wal_of(path).read_bytes() == log
 
 
 async def test_check_sees_a_damaged_wal(tmp_path: Path) -> None:

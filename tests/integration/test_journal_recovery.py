@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
 import shutil
 import sqlite3
@@ -12,10 +14,21 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import ConfigError, TransientError
+from edge_agent.errors import ConfigError, JournalError, TransientError
+from edge_agent.journal import salvage
 from edge_agent.journal.file import JournalFile
 from tests.filesystems import tmpfs
-from tests.journals import Feed, Sample, balanced, commit, copied, drained, opened, set_aside
+from tests.journals import (
+    Feed,
+    Sample,
+    balanced,
+    commit,
+    copied,
+    drained,
+    journal_file,
+    opened,
+    set_aside,
+)
 
 STEPS: list[tuple[Any, str]] = [
     (os, "fsync"),
@@ -180,6 +193,99 @@ async def test_refused_recovery_while_running_is_tried_again(
 
 def _full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_damaged_wal_outlives_a_start_that_is_refused(tmp_path: Path) -> None:
+    """SQLite must not fold what it understands of it, and delete the rest, as the process ends."""
+    journal, feed = await opened(tmp_path / "live" / "journal.db"), Feed()
+    for _ in range(4):
+        feed.fill(journal, 400)
+        assert await commit(journal)
+    path = copied(journal.path, tmp_path / "damaged")
+    await journal.close()
+    log = path.with_name("journal.db-wal")
+    data = bytearray(log.read_bytes())
+    at = 32 + 6 * (24 + 4096) + 24
+    data[at : at + 100] = b"\1" * 100
+    log.write_bytes(bytes(data))
+    try:
+        journal_file(path)
+    except JournalError as error:
+        said = str(error)
+    assert "WAL is damaged" in said
+    gc.collect()
+    assert log.read_bytes() == data
+    journal = await opened(path)
+    assert await drained(journal) == feed.samples
+    await journal.close()
+
+
+async def test_the_damaged_wal_is_on_the_disk_before_anything_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy, since the original is deleted; where the disk refuses the copy none is left."""
+    path, samples = await damaged(tmp_path)
+    log = path.with_name("journal.db-wal").read_bytes()
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(file: int) -> None:
+        done.append(Path(f"/proc/self/fd/{file}").readlink().name[-4:])
+        if len(done) == 1 and done[0] == "-wal" and refuse:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    def renamed(source: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    refuse = True
+    with pytest.raises(TransientError, match="No space left"):
+        salvage.replace(path, journal_file, ("a",), lambda _: None)
+    assert done == ["-wal"]
+    assert not list(path.parent.glob("*.damaged-*"))
+    refuse = False
+    done.clear()
+    salvage.replace(path, journal_file, ("a",), lambda _: None)
+    assert done == ["-wal", "aged", "rename", "rename", "aged"]
+    (kept,) = set_aside(path)
+    assert kept.with_name(kept.name + "-wal").read_bytes() == log
+    journal = await opened(path)
+    assert await drained(journal) == samples
+    await journal.close()
+
+
+async def test_a_rollback_journal_of_the_damaged_file_is_not_taken_for_the_new_one_s(
+    tmp_path: Path,
+) -> None:
+    """A cut between the two renames, and a hot rollback journal that an opening before it left:
+    rolled back into the new file it would make it what it never was."""
+    path, samples = await damaged(tmp_path)
+    hot = path.with_name("journal.db-journal")
+    old = tmp_path / "old.db"
+    journal_file(old).close()
+    with contextlib.closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE state SET taken = 7, sequence = 7")
+        connection.execute("CREATE TABLE other (x)")
+        shutil.copyfile(tmp_path / "old.db-journal", hot)
+    assert hot.stat().st_size > 4096
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(salvage, "finish", _full)
+        with pytest.raises(OSError, match="No space"):
+            salvage.replace(path, journal_file, ("a",), lambda _: None)
+    assert not path.exists()
+    assert path.with_suffix(".new").exists()
+    assert path.with_name("journal.db-wal").exists()
+    journal = await opened(path)
+    assert journal.salvages == 0
+    assert await drained(journal) == samples
+    await balanced(journal)
+    await journal.close()
 
 
 async def test_a_folder_at_the_journal_s_path(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ Its journal is large enough for a salvage of some steps; every sample's value is
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +16,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,12 +24,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent import agent as agent_module
-from edge_agent.errors import JournalError
+from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import Journal, Policy, progress, salvage
 from edge_agent.journal.file import JournalFile
+from edge_agent.journal.progress import Progress
 from edge_agent.notify import Notifier
 from edge_agent.startup import EXTENSION_S, open_journal
-from tests.integration.test_agent import make_tag, running
+from tests.integration.test_agent import make_agent, make_tag, running
 from tests.journals import (
     FIRST_TS_MS,
     SERIES,
@@ -158,7 +161,7 @@ async def test_a_running_journal_that_is_salvaged_is_alive(sound: Path, tmp_path
         int(text.removeprefix("recovering the journal: ").removesuffix(" %")) for text in texts
     ]
     assert shares == sorted(shares)
-    assert 0 < shares[0] < 50 < shares[-1] <= 100
+    assert 0 <= shares[0] < 50 < shares[-1] <= 100
     assert journal.progress.text == ""
     await balanced(journal)
     committer.cancel()
@@ -193,7 +196,7 @@ async def test_a_salvage_that_hangs_is_not_alive(
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         journal = journal_at(damaged, bytes_max=BYTES_MAX)
         opening = asyncio.create_task(
-            open_journal(journal, ("a", "b"), notifier, look_interval_s=0.01)
+            open_journal(journal, ("a", "b"), notifier, asyncio.Event(), look_interval_s=0.01)
         )
         assert await asyncio.to_thread(held.reached.wait, WAIT_S)
         await asyncio.sleep(0.1)  # what it said before is heard by then
@@ -236,11 +239,16 @@ async def test_a_start_that_salvages_asks_for_time_and_says_how_far_it_is(
     is, and how far it has come."""
     monkeypatch.setattr(progress, "TOLD_INTERVAL_S", 0.0)
     caplog.set_level(logging.INFO)
+    messages: list[str] = []
+    loop = asyncio.get_running_loop()
     with manager(tmp_path / "notify") as listener:
         notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         journal = journal_at(damaged, bytes_max=BYTES_MAX)
-        await open_journal(journal, ("a", "b"), notifier, look_interval_s=0.001)
-        messages = heard(listener)
+        # As they come: a socket holds ten, and the rest would be lost.
+        loop.add_reader(listener, lambda: messages.extend(heard(listener)))
+        await open_journal(journal, ("a", "b"), notifier, asyncio.Event(), look_interval_s=0.001)
+        loop.remove_reader(listener)
+        messages += heard(listener)
         await asyncio.sleep(0.05)
         assert heard(listener) == []
     extension = f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"
@@ -263,10 +271,162 @@ async def test_opening_a_large_sound_journal_is_alive_too(sound: Path, tmp_path:
         nonlocal advances
         advances += 1
 
-    file = journal_file(path, bytes_max=BYTES_MAX, advance=advance)
-    file.configure(["a", "b"])
+    signs = Progress(advance)
+    with signs.doing("opening"):
+        file = journal_file(path, bytes_max=BYTES_MAX, progress=signs)
+        file.configure(["a", "b"])
     assert advances >= 3
     file.close()
+
+
+async def test_a_running_journal_that_is_read_again_is_alive_too(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed fsync the committer waits while all entries are walked through."""
+    path = tmp_path / "journal.db"
+    shutil.copyfile(sound, path)
+    journal = await opened(path, ("a", "b"), bytes_max=BYTES_MAX)
+    seen: list[tuple[str, bool]] = []
+    load = JournalFile._load
+
+    def watched(file: JournalFile) -> None:
+        before = journal.beat_at
+        load(file)
+        seen.append((journal.progress.text, journal.beat_at > before))
+
+    monkeypatch.setattr(JournalFile, "_load", watched)
+    journal._file._unsure = True
+    assert await commit_one(journal)
+    assert seen == [("reading the journal again", True)]
+    assert journal.progress.text == ""
+    await journal.close()
+
+
+async def commit_one(journal: Journal) -> bool:
+    ids = array("I", [journal.intern(SERIES[0])]).tobytes()
+    journal.append(FIRST_TS_MS, ids, [1.0])
+    return await commit(journal)
+
+
+def test_a_part_with_a_name_of_its_own_does_not_end_the_whole() -> None:
+    """What an opening does besides is told by its own text, and then it is the opening's again."""
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    signs = Progress(beat)
+    with signs.doing("opening"):
+        with signs.doing("reading again"):
+            assert signs.text == "reading again"
+        assert signs.text == "opening"
+        before = beats
+        assert not signs.advance()
+        assert beats == before + 1
+    assert signs.text == ""
+
+
+def test_a_card_that_reads_badly_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each page that it does not read costs retries: a sign of life comes by time then, not by
+    pages. The log names the first of them, and says in the end how many they were."""
+    monkeypatch.setattr(salvage, "REACH_INTERVAL_S", 0.1)
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"\0" * 4096 * 50)
+
+    def pread(*_: int) -> bytes:
+        time.sleep(0.02)
+        raise OSError(errno.EIO, "Input/output error")
+
+    reached: list[float] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        salvage.replace(path, journal_file, ("a",), reached.append)
+    assert len(reached) > 5
+    assert reached == sorted(reached)
+    assert [text for text in caplog.messages if " page" in text] == [
+        "journal recovery: page 1: Input/output error",
+        "journal recovery: 50 pages are unreadable",
+    ]
+
+
+async def test_a_stop_does_not_wait_for_a_salvage(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd hears STOPPING=1 once and is not asked for more time; the salvage is given up with
+    its next step, and the damaged file is what it was."""
+    before = damaged.read_bytes()
+    held = Held(monkeypatch)
+    stopping = asyncio.Event()
+    with manager(tmp_path / "notify") as listener:
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        journal = journal_at(damaged, bytes_max=BYTES_MAX)
+        opening = asyncio.create_task(
+            open_journal(journal, ("a", "b"), notifier, stopping, look_interval_s=0.01)
+        )
+        assert await asyncio.to_thread(held.reached.wait, WAIT_S)
+        heard(listener)
+        stopping.set()
+        while not journal.progress.given_up:
+            await asyncio.sleep(0.01)
+        held.go_on.set()
+        assert not await opening
+        messages = heard(listener)
+    assert [message.split("\n")[0] for message in messages] == ["STOPPING=1"]
+    assert damaged.read_bytes() == before
+    assert set_aside(damaged) == []
+    journal = await _opened_and_closed(damaged)
+    assert journal.salvages == 1
+    assert journal.taken == SAMPLES
+
+
+async def test_a_stop_does_not_wait_for_an_opening(sound: Path, tmp_path: Path) -> None:
+    """SQLite ends what it does; the next opening finds everything."""
+    path = tmp_path / "journal.db"
+    shutil.copyfile(sound, path)
+    journal = journal_at(path, bytes_max=BYTES_MAX)
+    journal.progress.given_up = True
+    with pytest.raises(TransientError, match="interrupted"):
+        await journal.open(("a", "b"))
+    journal = await opened(path, ("a", "b"), bytes_max=BYTES_MAX)
+    assert journal.salvages == 0
+    await balanced(journal)
+    await journal.close()
+
+
+async def test_a_stop_as_the_opening_ends_harms_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is open then, and what is committed until its orderly end is not given up."""
+    journal = journal_at(tmp_path / "journal.db")
+    stopping = asyncio.Event()
+    open_it = journal.open
+
+    async def late(sinks: Iterable[str]) -> None:
+        await open_it(sinks)
+        stopping.set()
+        while not journal.progress.given_up:
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(journal, "open", late)
+    assert await open_journal(journal, ("a",), Notifier({}), stopping, look_interval_s=0.001)
+    for _ in range(2_000):
+        assert await commit_one(journal)
+    await journal.close()
+
+
+async def test_an_agent_that_is_stopped_in_its_opening_ends_in_order(
+    damaged: Path, tmp_path: Path
+) -> None:
+    """Without an error, and without having replaced anything."""
+    agent = make_agent(tmp_path, [make_tag("PRESS")], 0, {"journal.bytes_max": BYTES_MAX})
+    agent.stop()
+    async with asyncio.timeout(WAIT_S):
+        await agent.run(handle_signals=False)
+    assert agent.last_status is None
+    assert set_aside(damaged) == []
 
 
 async def test_a_read_does_not_hide_a_stuck_committer(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import multiprocessing
 import os
 import random
 import shlex
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import pytest
 
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch
+from edge_agent.sinks import store as store_sink
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store import database, fold
@@ -353,6 +356,7 @@ async def test_a_log_is_written_again_before_its_cursor_is_believed(
         return pwrite(file, data, at)
 
     monkeypatch.setattr(os, "pwrite", counted)
+    sink = StoreSink(tmp_path / "store.db", now_ms=lambda: NOON_MS, elapsed_ms=lambda: 0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _refused)
         with pytest.raises(TransientError, match="Input/output error"):
@@ -365,6 +369,78 @@ async def test_a_log_is_written_again_before_its_cursor_is_believed(
         TAGS[0].site, TAGS[0].device, [TAGS[0].tag], *EVER
     )
     assert list(found[TAGS[0].tag][1]) == [float(n) for n in range(40 * 12)]
+    await sink.close()
+
+
+async def test_a_log_is_written_again_once_and_after_an_i_o_error(
+    sink: StoreSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at each opening: while the disk is full there are four a minute, of 4 MB each."""
+    secured = 0
+
+    def secure(path: Path) -> None:
+        nonlocal secured
+        secured += 1
+        database.secure_wal(path)
+
+    monkeypatch.setattr(store_sink, "secure_wal", secure)
+    await sink.open(JOURNAL)
+    with raised(sink, sqlite3.SQLITE_FULL, "database or disk is full"):
+        await deliver(sink, 2)
+    await sink.open(JOURNAL)
+    with raised(sink, sqlite3.SQLITE_IOERR_SHMSIZE, "disk I/O error"):
+        await deliver(sink, 2)
+    await sink.open(JOURNAL)
+    assert secured == 0
+    with raised(sink, sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error"):
+        await deliver(sink, 2)
+    for _ in range(2):
+        await sink.open(JOURNAL)
+        assert secured == 1
+    (tmp_path / "other.db").touch()
+    (tmp_path / "other.db").rename(tmp_path / "store.db")
+    with pytest.raises(TransientError, match="replaced"):
+        await deliver(sink, 2)
+    await sink.open(JOURNAL)
+    assert secured == 2
+
+
+@contextmanager
+def raised(sink: StoreSink, code: int, text: str) -> Iterator[None]:
+    """The next commit fails with this of SQLite's codes."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+
+    class Refusing:
+        in_transaction = False
+
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self.close = db.close
+
+        def execute(self, *_: object) -> None:
+            raise error
+
+    sink._db = Refusing(sink._db)  # type: ignore[assignment,arg-type]
+    with pytest.raises(TransientError, match=text):
+        yield
+
+
+async def test_a_foreign_database_keeps_its_log(tmp_path: Path) -> None:
+    """Another program's database in the store's place is refused before its log is written again,
+    and the log is not folded either."""
+    path, log = tmp_path / "store.db", tmp_path / "store.db-wal"
+    with closing(sqlite3.connect(tmp_path / "live.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE precious (x)")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(tmp_path / f"live.db{suffix}", tmp_path / f"store.db{suffix}")
+    before = path.read_bytes(), log.read_bytes(), log.stat().st_mtime_ns
+    sink = StoreSink(path)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="not a store of format 1"):
+            await sink.open(JOURNAL)
+    await sink.close()
+    assert (path.read_bytes(), log.read_bytes(), log.stat().st_mtime_ns) == before
 
 
 def _refused(*_: object) -> None:
