@@ -56,6 +56,10 @@ The mark alone is not enough: a flow of Node-RED passes user properties on with 
 values. So a message is our own if it has the mark and its series was ever polled: the journal knows
 it, and the book does not say that it has never been ours. Where a mark is lost on the way, as on a
 bridge by MQTT 3.1.1 and back, a message is taken in once, as its series is in the book by then.
+
+A series that was ours is another's from an entry on, which is begun for it: the one that collects
+now may hold our last samples. While the book is written the journal may be replaced, and the map
+may begin to poll the series; both are looked at after it.
 """
 
 from __future__ import annotations
@@ -389,12 +393,10 @@ class Ingest:
             return False
         messages = list(islice(self._arrived, PER_TURN_MAX))
         samples = [self._understood(message) for message in messages]
-        known = self._book.series
-        new = {s.series for s in samples if s is not None and s.series not in known}
-        if new:
-            since = Since(self._journal.journal_id, self._journal.next_sequence)
-            taken_over = {series: since for series in new if self._journal.knows(series)}
-            await asyncio.to_thread(self._book.add, sorted(new), taken_over)
+        found = {sample.series for sample in samples if sample is not None}
+        if new := sorted(series for series in found if series not in self._book):
+            await self._write_down(new)
+            samples = [self._not_polled(sample) for sample in samples]
         run = _Run(self._journal)
         for message, sample in zip(messages, samples, strict=True):
             sequence = 0 if sample is None else self._append(sample, run)
@@ -403,6 +405,27 @@ class Ingest:
             self._arrived.popleft()
         run.append()
         return True
+
+    async def _write_down(self, new: Sequence[Series]) -> None:
+        """Have the book say that series are another's from now on."""
+        ours = [s for s in new if self._journal.knows(s) or s in self._book.series]
+        if not ours:
+            await asyncio.to_thread(self._book.add, new)
+            return
+        since = Since()
+        while since.journal_id != self._journal.journal_id:  # replaced meanwhile
+            since = Since(self._journal.journal_id, self._journal.begin_entry())
+            await asyncio.to_thread(self._book.add, new, dict.fromkeys(ours, since))
+
+    def _not_polled(self, sample: Sample | None) -> Sample | None:
+        """The sample, unless the map has begun to poll it since it was looked at."""
+        if sample is None:
+            return None
+        series = sample.series
+        if (series.site, series.device, series.tag) in self._polled:
+            self.counters.own += 1
+            return None
+        return sample
 
     def _append(self, sample: Sample, run: _Run) -> int:
         """Hand a sample to the journal; the entry that will hold it."""

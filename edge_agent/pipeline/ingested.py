@@ -8,15 +8,24 @@ away. The journal's own tables stay as they are: the book is a small file beside
 stands in it, durably, before its first sample is in the journal. A series that the running map
 polls is not one of them, whatever the book says.
 
-A tag may have been ours before another publisher took it over, and samples of that time may still
-wait for the broker: with such a series the book has the journal entry from which on it is the
-other's. Entries before it are published. A journal that was salvaged numbers its entries anew;
-there all samples of the series count as the other's.
+Who publishes a tag may change, both ways and more than once, while samples wait for the broker:
+
+* It was ours, and another publisher takes it over: the book has the journal entry from which on it
+  is the other's. Entries before it are published. A journal that was salvaged numbers its entries
+  anew; there all samples of the series count as the other's.
+* It was another's, and becomes a row of the map: the book says, durably before the first sample
+  that is polled, that it is ours. That holds after the row has left the map too, until a message of
+  another publisher comes: only that makes it the other's again. What had come in before and still
+  waits is published once more. That is little, since it came from the very broker that it waits
+  for, whereas our own may wait for hours: where the two can't be told apart, a message too many is
+  better than one that is missing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Container, Mapping, Sequence
@@ -32,8 +41,11 @@ from edge_agent.errors import RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity, Sink
 
+log = logging.getLogger(__name__)
+
 INGESTED_FILE: Final = "ingested.jsonl"
 _NAMES: Final = len(Series._fields)
+_OURS: Final = "ours"
 
 Key = tuple[str, str, str]
 """Site, device and tag, as `model.Tag.key`."""
@@ -54,15 +66,27 @@ class Ingested:
     """The book of series that came in by MQTT: what the MQTT sink must not publish.
 
     ``polled`` are the keys of the running map; they are never in it. The file has one JSON list a
-    line, the five names of a series and, if it was ours before, journal id and entry; a line that
-    a crash cut short is left out, its series had no sample yet.
+    line, and of a series the last line counts. A line that a crash cut short is left out: no sample
+    of it was in the journal yet.
+
+        ["A1","L9","FAN01","SPEED","rpm"]             has never been ours
+        ["A1","L9","FAN01","SPEED","rpm","ours"]      is ours by now
+        ["A1","L9","FAN01","SPEED","rpm","6f0c",17]   another's from entry 17 of journal 6f0c on
+
+    `add` and `note_polled` may run in threads, also at once.
     """
 
     def __init__(self, path: Path, polled: Container[Key]) -> None:
         self._path = path
         self._polled = polled
-        self._since: dict[Series, Since] = {}
+        self._since: dict[Series, Since | None] = {}
+        """None: ours by now. Changed by who holds ``_writing``."""
+        self._writing = threading.Lock()
         self._ends_well = True
+        self._unwritten = b""
+        """Lines of series that are ours by now, which the disk refused."""
+        self.changes = 0
+        """How often what it says has changed."""
 
     def __len__(self) -> int:
         return len(self._since)
@@ -77,9 +101,10 @@ class Ingested:
 
     def since(self, series: Series) -> Since | None:
         """From when on a series is another publisher's; None if it is not."""
-        if (series.site, series.device, series.tag) in self._polled:
-            return None
-        return self._since.get(series)
+        return None if self._is_polled(series) else self._since.get(series)
+
+    def _is_polled(self, series: Series) -> bool:
+        return (series.site, series.device, series.tag) in self._polled
 
     def load(self) -> None:
         """Read the file, if there is one. Raises ``TransientError``."""
@@ -95,11 +120,45 @@ class Ingested:
     def add(self, new: Sequence[Series], since: Mapping[Series, Since] = NEVER_OURS) -> None:
         """Write series down; they are on the disk when this returns.
 
-        ``since`` has those that were ours before. Raises ``TransientError``.
+        ``since`` has those that were ours before. What the map has begun to poll meanwhile is
+        written down as ours. Raises ``TransientError``.
         """
         if not new:
             return
-        lines = b"".join(orjson.dumps([*series, *since.get(series, ())]) + b"\n" for series in new)
+        with self._writing:
+            found = {
+                series: None if self._is_polled(series) else since.get(series, Since())
+                for series in new
+            }
+            self._write(_lines(found))
+            self._since.update(found)
+            self.changes += 1
+
+    def note_polled(self) -> None:
+        """Write down what the map polls by now: it is ours, also when it has left the map.
+
+        To be called before the first sample of a new tag. Never raises: what the disk refuses is
+        written with the next change, and holds as long as the agent runs.
+        """
+        with self._writing:
+            ours = [
+                series
+                for series, since in self._since.items()
+                if since is not None and self._is_polled(series)
+            ]
+            if not ours and not self._unwritten:
+                return
+            self._since.update(dict.fromkeys(ours))
+            self.changes += 1
+            self._unwritten += _lines(dict.fromkeys(ours))
+            try:
+                self._write(b"")
+            except TransientError as error:
+                log.warning("which ingested series are ours now is not kept: %s", error)
+
+    def _write(self, lines: bytes) -> None:
+        """Bring lines to the disk, after those that it refused before."""
+        lines = self._unwritten + lines
         try:
             with self._path.open("ab") as file:
                 file.write(lines if self._ends_well else b"\n" + lines)
@@ -109,10 +168,23 @@ class Ingested:
         except OSError as error:
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._ends_well = True
-        self._since.update((series, since.get(series, Since())) for series in new)
+        self._unwritten = b""
 
 
-def _parsed(line: bytes) -> tuple[Series, Since] | None:
+def _lines(found: Mapping[Series, Since | None]) -> bytes:
+    """What the book says of series, as `_parsed` reads it."""
+    return b"".join(
+        orjson.dumps([*series, *_said(since)]) + b"\n" for series, since in found.items()
+    )
+
+
+def _said(since: Since | None) -> tuple[object, ...]:
+    if since is None:
+        return (_OURS,)
+    return since if since.sequence else ()
+
+
+def _parsed(line: bytes) -> tuple[Series, Since | None] | None:
     """What a line of the book says; None if it says nothing."""
     try:
         texts = orjson.loads(line)
@@ -124,6 +196,8 @@ def _parsed(line: bytes) -> tuple[Series, Since] | None:
     match texts[_NAMES:]:
         case [str(journal_id), int(sequence)]:
             return series, Since(journal_id, sequence)
+        case [text] if text == _OURS:
+            return series, None
         case _:
             return series, Since()
 
@@ -142,8 +216,8 @@ class Unpublished:
         self._hidden: dict[int, int] = {}
         """Series by id, and the entry from which on each is hidden."""
         self._shown: set[int] = set()
-        self._booked = 0
-        """Series in the book when it was looked at; it only grows."""
+        self._changes = 0
+        """The book's when it was looked at."""
 
     async def open(self, journal: JournalIdentity) -> None:
         """As the sink's own. Ids mean something within one journal only."""
@@ -170,7 +244,7 @@ class Unpublished:
         """Another map polls other series, or others publish more of them."""
         self._hidden.clear()
         self._shown.clear()
-        self._booked = len(self._ingested)
+        self._changes = self._ingested.changes
 
     async def close(self) -> None:
         """As the sink's own."""
@@ -180,7 +254,7 @@ class Unpublished:
         """What of a batch is to be published."""
         if not self._ingested:
             return _Part(batch, None)
-        if len(self._ingested) != self._booked:  # others publish what was ours
+        if self._ingested.changes != self._changes:  # who publishes what
             self.look_again()
         ids = set(batch.series_ids)
         for series_id in ids - self._hidden.keys() - self._shown:

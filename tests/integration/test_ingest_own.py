@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiomqtt
 import pytest
 
+from edge_agent.journal import Journal
 from edge_agent.journal.file import epoch_ms
-from edge_agent.status.figures import AgentStatus, IngestStatus
+from edge_agent.model import Series
+from edge_agent.pipeline.ingested import (
+    INGESTED_FILE,
+    NEVER_OURS,
+    Ingested,
+    Key,
+    Since,
+    Unpublished,
+)
+from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sinks.memory import MemorySink
+from edge_agent.status.figures import AgentStatus, IngestStatus, SinkStatus
 from tests.integration.test_agent import Rig, make_tag, running
+from tests.integration.test_ingest import Rig as IngestRig
 from tests.integration.test_ingest import message
+from tests.integration.test_ingest import running as taking_in
 from tests.integration.test_mqtt_sink import marked, publish_marked
 from tests.integration.test_reload import TAGS, applied, write
+from tests.journals import journal_at
 from tests.servers import Mosquitto
 
 GONE = [make_tag(f"T{n}", 10 + n, "sim://gone") for n in range(20)]
@@ -37,6 +53,11 @@ def overrides(broker: Mosquitto) -> dict[str, object]:
 def ingest_of(status: AgentStatus) -> IngestStatus:
     assert status["ingest"] is not None
     return status["ingest"]
+
+
+def mqtt_of(status: AgentStatus) -> SinkStatus:
+    [found] = [sink for sink in status["sinks"] if sink["name"] == "mqtt"]
+    return found
 
 
 async def is_taking_in(rig: Rig) -> AgentStatus:
@@ -169,3 +190,219 @@ async def test_a_mark_alone_does_not_make_a_message_our_own(tmp_path: Path) -> N
             status = await rig.agent.status()
     assert ingest_of(status)["samples"] == 4
     assert ingest_of(status)["series"] == 2
+
+
+# Who publishes a tag changes.
+
+
+async def test_a_tag_of_another_publisher_that_was_ours_for_a_while(tmp_path: Path) -> None:
+    """What we polled, and what waited for the broker when it left the map, is published by us.
+
+    It does not come back as the other's either.
+    """
+    with Mosquitto(tmp_path / "broker", KEEP_ALL) as broker:
+        async with running(tmp_path, TAGS, overrides=overrides(broker)) as rig:
+            await is_taking_in(rig)
+            await publish(broker.port, message("PUMP01", "T1", 1, line="L1"))
+            await rig.until(lambda s: ingest_of(s)["samples"] == 1)
+            await is_delivered(rig)
+            write(rig, [*TAGS, *GONE])
+            await applied(rig, 2)
+            await is_delivered(rig)
+            broker.stop()
+            await asyncio.sleep(OUTAGE_S)
+            write(rig, TAGS)
+            await applied(rig, 3)
+            broker.start()
+            await is_taking_in(rig)
+            await is_delivered(rig)
+            status = await rig.agent.status()
+    assert mqtt_of(status)["duplicates"] == 1, "the other's one"
+    assert ingest_of(status)["samples"] == 1
+    assert ingest_of(status)["own"] > len(GONE)
+
+
+async def test_the_same_if_the_map_changed_while_the_agent_was_down(tmp_path: Path) -> None:
+    """The row came with one restart, and was gone with the next."""
+    with Mosquitto(tmp_path / "broker", f"{KEEP_ALL}persistence true\n") as broker:
+        async with running(tmp_path, TAGS, overrides=overrides(broker)) as rig:
+            await is_taking_in(rig)
+            await publish(broker.port, message("PUMP01", "T1", 1, line="L1"))
+            await rig.until(lambda s: ingest_of(s)["samples"] == 1)
+            await is_delivered(rig)
+        async with running(tmp_path, [*TAGS, *GONE], overrides=overrides(broker)) as rig:
+            await is_taking_in(rig)
+            await is_delivered(rig)
+            broker.stop()
+            await asyncio.sleep(OUTAGE_S)
+            assert mqtt_of(await rig.stop())["pending"] > len(GONE)
+        async with running(tmp_path, TAGS, overrides=overrides(broker)) as rig:
+            broker.start()
+            await is_taking_in(rig)
+            await is_delivered(rig)
+            status = await rig.agent.status()
+    assert mqtt_of(status)["duplicates"] == 1, "the other's one"
+    assert ingest_of(status)["samples"] == 0
+    assert ingest_of(status)["own"] > len(GONE)
+
+
+T1 = Series("A1", "L1", "PUMP01", "T1", "bar")
+KEY = ("A1", "PUMP01", "T1")
+
+
+async def published(journal: Journal, book: Ingested, sink: str = "a") -> list[float]:
+    """What a sink is handed of all that the journal has for it."""
+    inner = MemorySink()
+    unpublished = Unpublished(inner, book)
+    await unpublished.open(JournalIdentity("e", journal.journal_id))
+    batches = await journal.read(sink, samples_max=1_000)
+    hidden = await unpublished.deliver(batches)
+    assert hidden + len(inner.samples) == sum(map(len, batches))
+    return [value for _, _, value in inner.samples]
+
+
+async def test_each_time_that_a_tag_was_ours_is_published(tmp_path: Path) -> None:
+    """Also of the second time, also in a book that is read again, and as soon as the book says so.
+
+    Where ours and the other's wait together, as before the last change, both are.
+    """
+    polled: set[Key] = set()
+    journal = journal_at(tmp_path / "journal.db")
+    await journal.open(["a"])
+    book = Ingested(tmp_path / INGESTED_FILE, polled)
+    ids = array("I", [journal.intern(T1)]).tobytes()
+    book.add([T1])
+    journal.append(1, ids, [-1.0])
+    await journal.flush()
+    assert await published(journal, book) == []
+    running_sink = Unpublished(MemorySink(), book)
+    await running_sink.open(JournalIdentity("e", journal.journal_id))
+    assert await running_sink.deliver(await journal.read("a", samples_max=1_000)) == 1
+    journal.acknowledge("a", await journal.read("a", samples_max=1_000))
+    for period in (1.0, 2.0):
+        polled.add(KEY)
+        book.note_polled()
+        journal.append(2, ids, [period])
+        polled.clear()
+        await journal.flush()
+        assert book.since(T1) is None
+        assert await running_sink.deliver(await journal.read("a", samples_max=1_000)) == 0
+        again = Ingested(tmp_path / INGESTED_FILE, polled)
+        again.load()
+        assert (await published(journal, book))[-1] == (await published(journal, again))[-1]
+        assert (await published(journal, again))[-1] == period
+        journal.append(3, ids, [period + 0.5])
+        book.add([T1], {T1: Since(journal.journal_id, journal.begin_entry())})
+        journal.append(4, ids, [-period])
+        await journal.flush()
+        assert await running_sink.deliver(await journal.read("a", samples_max=1_000)) == 1
+    assert await published(journal, book) == [1.0, 1.5, -1.0, 2.0, 2.5]
+    await journal.close()
+
+
+async def test_a_book_that_the_disk_refuses_has_it_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is ours by now holds at once, is told, and is written with the next change."""
+    polled: set[Key] = set()
+    path = tmp_path / INGESTED_FILE
+    book = Ingested(path, polled)
+    book.add([T1])
+    old = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    polled.add(KEY)
+    book.note_polled()
+    polled.clear()
+    assert book.since(T1) is None
+    assert "is not kept" in caplog.text
+    path.rmdir()
+    path.write_bytes(old)
+    book.add([T1._replace(tag="T2")])
+    again = Ingested(path, polled)
+    again.load()
+    assert again.since(T1) is None
+    assert again.since(T1._replace(tag="T2")) == Since()
+    assert again.series == {T1, T1._replace(tag="T2")}
+
+
+async def test_what_the_map_polls_by_now_is_written_down_as_ours(tmp_path: Path) -> None:
+    """A message had come just before: the book does not say the other's of a row of the map."""
+    polled = {KEY}
+    book = Ingested(tmp_path / INGESTED_FILE, polled)
+    book.add([T1])
+    polled.clear()
+    for one in (book, Ingested(tmp_path / INGESTED_FILE, polled)):
+        one.load()
+        assert one.since(T1) is None
+        assert T1 in one.series
+
+
+class Meddled(Ingested):
+    """Something happens while the book is written for the first time."""
+
+    def meddle(self) -> None:
+        """What happens."""
+
+    def add(self, new: Sequence[Series], since: Mapping[Series, Since] = NEVER_OURS) -> None:
+        super().add(new, since)
+        meddle, self.meddle = self.meddle, lambda: None  # type: ignore[method-assign]
+        meddle()
+
+
+def meddling(rig: IngestRig, folder: Path, polled: set[Key]) -> Meddled:
+    """Such a book, for an ingest that has not begun."""
+    rig.book = rig.ingest._book = book = Meddled(folder / "meddled.jsonl", polled)
+    rig.ingest._polled = polled
+    return book
+
+
+async def test_our_last_samples_in_the_entry_that_collects_are_published(tmp_path: Path) -> None:
+    """The other's first one comes before the next commit."""
+    with Mosquitto(tmp_path / "broker") as broker:
+        rig = IngestRig(broker.port, tmp_path)
+        await rig.start(commits=False)
+        ids = array("I", [rig.journal.intern(T1)]).tobytes()
+        rig.journal.append(1, ids, [1.0])
+        await rig.journal.flush()
+        rig.journal.append(2, ids, [2.0])
+        await publish(broker.port, message("PUMP01", "T1", 99, line="L1"))
+        await rig.arrived(1)
+        async with asyncio.timeout(10):
+            while rig.journal.uncommitted < 2:
+                await asyncio.sleep(0.01)
+        await rig.journal.flush()
+        assert await published(rig.journal, rig.book) == [1.0, 2.0]
+        assert [sample.value for sample in await rig.end()] == [1.0, 2.0, 99.0]
+
+
+async def test_a_journal_that_is_replaced_while_the_book_is_written(tmp_path: Path) -> None:
+    """The book has the entry of the journal that goes on, so that ours in it is published."""
+    with Mosquitto(tmp_path / "broker") as broker:
+        async with taking_in(broker.port, tmp_path) as rig:
+            book = meddling(rig, tmp_path, set())
+            ids = array("I", [rig.journal.intern(T1)]).tobytes()
+            rig.journal.append(1, ids, [1.0])
+            await rig.journal.flush()
+            book.meddle = lambda: setattr(rig.journal._file, "journal_id", "new")  # type: ignore[method-assign]
+            due = rig.journal.next_sequence
+            await publish(broker.port, message("PUMP01", "T1", 99, line="L1"))
+            await rig.arrived(1)
+            async with asyncio.timeout(10):
+                while rig.book.since(T1) != Since("new", due):
+                    await asyncio.sleep(0.01)
+            await rig.end()
+
+
+async def test_a_row_of_the_map_that_comes_while_the_book_is_written(tmp_path: Path) -> None:
+    """The message that was on its way is left out as one of a tag that the map polls."""
+    polled: set[Key] = set()
+    with Mosquitto(tmp_path / "broker") as broker:
+        async with taking_in(broker.port, tmp_path) as rig:
+            book = meddling(rig, tmp_path, polled)
+            book.meddle = lambda: polled.add(KEY)  # type: ignore[method-assign]
+            await publish(broker.port, message("PUMP01", "T1", 99, line="L1"), message("X", "Y", 1))
+            await rig.arrived(2)
+            await rig.settled()
+            assert [sample.value for sample in await rig.end()] == [1.0]
+            assert rig.ingest.counters.own == 1
