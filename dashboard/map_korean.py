@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from edge_agent.address_map.korean import Catalogue, Entry, part, to_korean
+from edge_agent.address_map.korean import OF_THE_SYSTEM, Catalogue, Entry, part, to_korean
 
 REFUSALS: Final[tuple[Entry, ...]] = (
+    *OF_THE_SYSTEM,
     # the agent: is it there (edge_agent/control_client.py, dashboard/maps.py)
     Entry("no agent runs on {folder}", "실행 중인 에이전트가 없습니다: {folder}"),
     Entry(
@@ -23,7 +24,11 @@ REFUSALS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "only the agent's user and group may",
-        "에이전트의 사용자와 그룹만 쓸 수 있습니다",
+        "에이전트를 실행하는 사용자와 그 그룹만 접근할 수 있습니다",
+    ),
+    Entry(
+        "{folder}/control.sock: {reason!t}",
+        "에이전트의 소켓에 접근할 수 없습니다: {folder}/control.sock: {reason}",
     ),
     Entry("the agent did not answer: {reason}", "에이전트가 응답하지 않았습니다: {reason}"),
     Entry("the agent answered with code {code}", "에이전트의 응답 코드: {code}"),
@@ -32,12 +37,13 @@ REFUSALS: Final[tuple[Entry, ...]] = (
     Entry(
         "systemctl status edge-agent; the dashboard must run on the agent's machine and be told"
         " the same data folder (agent.data_dir, --data-dir)",
-        "systemctl status edge-agent; 대시보드는 에이전트와 같은 장비에서 실행하고 같은 데이터"
+        "systemctl status edge-agent; 대시보드는 에이전트와 같은 컴퓨터에서 실행하고 같은 데이터"
         " 폴더를 지정해야 합니다(agent.data_dir, --data-dir)",
     ),
     Entry(
         "systemctl status edge-dashboard; it must run as the agent's user, or in its group",
-        "systemctl status edge-dashboard; 대시보드는 에이전트의 사용자나 그룹으로 실행해야 합니다",
+        "systemctl status edge-dashboard; 대시보드는 에이전트를 실행하는 사용자나"
+        " 그 그룹의 사용자로 실행해야 합니다",
     ),
     # the agent: what it refuses (edge_agent/reload/)
     Entry("another map has been applied meanwhile", "그 사이 다른 맵이 적용되었습니다"),
@@ -51,42 +57,48 @@ REFUSALS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "it is looked at within three seconds: then look at the difference again",
-        "3초 안에 그 파일을 확인합니다. 그런 다음 다시 비교하세요",
+        "에이전트가 3초 안에 그 파일을 확인합니다. 그런 다음 다시 비교하세요",
     ),
-    Entry("the agent is ending", "에이전트가 종료되는 중입니다"),
+    Entry("the agent is ending", "에이전트가 종료 중입니다"),
     Entry(
         "after its start it runs what is in the file",
         "다시 시작하면 파일에 있는 맵을 실행합니다",
     ),
-    Entry("{path}: can't be written: {reason}", "파일에 쓸 수 없습니다: {path}: {reason}"),
-    Entry("{path}: can't be read: {reason}", "파일을 읽을 수 없습니다: {path}: {reason}"),
+    Entry("{path}: can't be written: {reason!t}", "파일에 쓸 수 없습니다: {path}: {reason}"),
+    Entry("{path}: can't be read: {reason!t}", "파일을 읽을 수 없습니다: {path}: {reason}"),
     Entry(
         "the agent's user needs the right to write the file and its folder",
-        "에이전트의 사용자에게 그 파일과 폴더의 쓰기 권한이 필요합니다",
+        "에이전트를 실행하는 사용자에게 그 파일과 폴더의 쓰기 권한이 필요합니다",
     ),
     Entry(
         "there is no version {number} of the map; there are {range!t}",
         "맵의 버전 {number}: 없는 버전입니다. 있는 버전: {range}",
     ),
+    Entry(
+        "there is no version {number} of the map; there is only version {only}",
+        "맵의 버전 {number}: 없는 버전입니다. 있는 버전: {only}",
+    ),
     part("{first} to {last}", "{first}~{last}"),
+    part("none", "없음"),
     Entry("edge-agent map history", "edge-agent map history"),
-    Entry("version {number}: {path}: {reason}", "버전 {number}: {path}: {reason}"),
+    Entry("version {number}: {path}: {reason!t}", "버전 {number}: {path}: {reason}"),
     Entry(
         "version {number}: {path} was changed or is damaged",
         "버전 {number}: 파일이 바뀌었거나 손상되었습니다: {path}",
     ),
     Entry(
         "{folder}: version {number} may be there already",
-        "이미 있을 수 있는 버전입니다: {number} ({folder})",
+        "버전 {number}: 이미 있을 수 있습니다({folder})",
     ),
     # the dashboard (dashboard/map_routes.py)
     Entry(
         "only the role admin may see and change the address map",
-        "주소 맵은 admin 역할만 보고 바꿀 수 있습니다",
+        "주소 맵은 admin 역할의 사용자만 보고 바꿀 수 있습니다",
     ),
     Entry(
         "sign in as somebody who has it; `edge-dashboard user list` shows who",
-        "그 역할이 있는 사용자로 로그인하세요. `edge-dashboard user list` 명령에서 볼 수 있습니다",
+        "그 역할이 있는 사용자로 로그인하세요."
+        " `edge-dashboard user list` 명령으로 확인할 수 있습니다",
     ),
     Entry(
         "content type {given!r}; allowed: {kind}",
@@ -98,7 +110,7 @@ REFUSALS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "the file is larger than any map: allowed: {most} bytes",
-        "맵이라기에는 파일이 너무 큽니다. 허용: {most}바이트 이하",
+        "주소 맵으로 보기에는 파일이 너무 큽니다. 허용: {most}바이트 이하",
     ),
     Entry("If-Match is missing", "If-Match 헤더가 없습니다"),
     Entry("ask for the plan first; its `over`", "먼저 계획을 요청하고, 그 답의 `over`를 쓰세요"),

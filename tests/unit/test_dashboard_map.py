@@ -329,7 +329,7 @@ async def test_refusals_are_told_in_korean_too(house: House, desk: Desk) -> None
     assert (told["error_ko"], told["hint_ko"]) == (None, None)
     viewer = await house.signed_in("lee")
     told = (await viewer.get("/api/map")).json()
-    assert told["error_ko"] == "주소 맵은 admin 역할만 보고 바꿀 수 있습니다"
+    assert told["error_ko"] == "주소 맵은 admin 역할의 사용자만 보고 바꿀 수 있습니다"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from edge_agent.address_map import MapError
 from edge_agent.address_map.cells import ALLOWED
 from edge_agent.address_map.korean import ENTRIES, Catalogue, Entry, to_korean
 from edge_agent.address_map.korean.catalogue import PLACE
+from edge_agent.control_client import SOCKET
 from edge_agent.model import ValueType
 from edge_agent.reload.reloader import _in_short
 from tests.unit import (
@@ -50,8 +51,15 @@ NOT_ABOUT_MAPS = {
     ("mqtt_syntax.py", function) for function in ("decode", "number", "_kind", "picker", "time_ms")
 } | {("simulated.py", function) for function in ("connect", "read")}
 """...these functions, which are about values."""
-COMPOSED = {"{}=FILE and {}=FILE"}
-"""Texts that no single f-string makes."""
+COMPOSED = {
+    "{}=FILE and {}=FILE",
+    "{}/control.sock: {}",
+    "Permission denied",
+    "Read-only file system",
+    "No space left on device",
+    "none",
+}
+"""Texts that no single f-string makes, the system's own words, or one word alone."""
 
 WHOLE_MODULES = (
     "edge_agent/control_client.py",
@@ -381,8 +389,14 @@ BOTH_QUOTES = repr("""it's has no port; "x" has no port; """)
         (f"{BOTH_QUOTES} has no port; {RTU_TCP}", f"포트가 없습니다: {BOTH_QUOTES}. {RTU_TCP_KO}"),
         ("'a' has no port; not ours", "포트가 없습니다: 'a'. not ours"),
         # an entry without words of its own is about texts of ours only
-        (f"'a': X is no Y; {RTU_TCP}", f"읽을 수 없는 연결입니다: 'a': X is no Y. {RTU_TCP_KO}"),
+        (
+            f"'a': X is no Y; {RTU_TCP}",
+            f"연결 주소를 해석할 수 없습니다: 'a': X is no Y. {RTU_TCP_KO}",
+        ),
         ("'a': no such rack; try another", None),
+        # the system's reason, where it has Korean
+        ("the file can't be read: Permission denied", "파일을 읽을 수 없습니다: 권한 없음"),
+        ("the file can't be read: Is a pipe", "파일을 읽을 수 없습니다: Is a pipe"),
         ("expected a number for FLOAT32", None),
         ("", None),
     ],
@@ -459,6 +473,34 @@ def test_why_the_file_is_not_what_runs(folder: Path) -> None:
     more = len(problems) - 1
     assert (f"(외 {more}건: edge-agent check --map {path})" in found["error_ko"]) == bool(more)
     assert not ENGLISH.search(found["error_ko"])
+
+
+@pytest.mark.parametrize(
+    ("error", "korean"),
+    [
+        (
+            f"/data/{SOCKET}: Permission denied",
+            "에이전트의 소켓에 접근할 수 없습니다: /data/control.sock: 권한 없음",
+        ),
+        (
+            "/a/m.csv: can't be written: Permission denied",
+            "파일에 쓸 수 없습니다: /a/m.csv: 권한 없음",
+        ),
+        ("version 3: /a/3.csv: Permission denied", "버전 3: /a/3.csv: 권한 없음"),
+        (
+            "/a/m.csv: can't be read: File too large",
+            "파일을 읽을 수 없습니다: /a/m.csv: File too large",
+        ),
+        (
+            "there is no version 1 of the map; there are none",
+            "맵의 버전 1: 없는 버전입니다. 있는 버전: 없음",
+        ),
+        ("/a/m.csv: Permission denied", None),
+    ],
+)
+def test_what_the_system_says(error: str, korean: str | None) -> None:
+    """Each refusal has its own entry, whatever the system's reason; that of the socket too."""
+    assert with_korean({"error": error}, "error")["error_ko"] == korean
 
 
 def test_what_has_no_korean_stays_english() -> None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import Final
 
 from edge_agent.address_map.korean.catalogue import Catalogue, Entry, part
-from edge_agent.address_map.korean.files import FILES
+from edge_agent.address_map.korean.files import FILES, OF_THE_SYSTEM
 from edge_agent.address_map.korean.protocols import PROTOCOLS
 from edge_agent.address_map.korean.rows import ROWS
 
-__all__ = ["ENTRIES", "Catalogue", "Entry", "part", "to_korean"]
+__all__ = ["ENTRIES", "OF_THE_SYSTEM", "Catalogue", "Entry", "part", "to_korean"]
 
 ENTRIES: Final[tuple[Entry, ...]] = (*FILES, *ROWS, *PROTOCOLS)
 """All of them."""

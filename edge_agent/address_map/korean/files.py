@@ -6,7 +6,15 @@ from typing import Final
 
 from edge_agent.address_map.korean.catalogue import Entry, part
 
+OF_THE_SYSTEM: Final[tuple[Entry, ...]] = (
+    part("Permission denied", "권한 없음"),
+    part("Read-only file system", "읽기 전용 파일 시스템"),
+    part("No space left on device", "디스크 공간 부족"),
+)
+"""Why the system refuses a file, in its own words."""
+
 FILES: Final[tuple[Entry, ...]] = (
+    *OF_THE_SYSTEM,
     # the file
     Entry("this is a folder; name the file in it", "폴더입니다. 그 안의 파일을 지정하세요"),
     Entry(
@@ -18,14 +26,15 @@ FILES: Final[tuple[Entry, ...]] = (
         "파일 크기가 {found}바이트입니다. 허용: {most}바이트 이하",
     ),
     Entry("there is no such file; check the path", "파일이 없습니다. 경로를 확인하세요"),
-    Entry("the file can't be read: {reason}", "파일을 읽을 수 없습니다: {reason}"),
+    Entry("the file can't be read: {reason!t}", "파일을 읽을 수 없습니다: {reason}"),
     Entry("would be read back as {back!r}", "다시 읽으면 값이 달라집니다: {back}"),
     # what it is
     Entry(
         "this is an Excel 97-2003 workbook (.xls) or one with a password;"
         " save it without a password as 'Excel Workbook (*.xlsx)' or 'CSV UTF-8 (*.csv)'",
         "Excel 97-2003 통합 문서(.xls)이거나 암호가 걸린 파일입니다."
-        " 암호 없이 'Excel 통합 문서 (*.xlsx)' 또는 'CSV UTF-8 (*.csv)' 형식으로 저장하세요",
+        " 암호 없이 'Excel 통합 문서 (*.xlsx)' 또는"
+        " 'CSV UTF-8(쉼표로 분리) (*.csv)' 형식으로 저장하세요",
     ),
     Entry(
         "this is not a text file, or it is UTF-16 without a byte order mark; allowed: UTF-8,"
@@ -37,12 +46,12 @@ FILES: Final[tuple[Entry, ...]] = (
         "the file is in a Western encoding (Windows-1252 or the like), as Excel's plain 'CSV'"
         " writes it; {advice!t}",
         "서유럽 인코딩(Windows-1252 등)으로 저장된 파일입니다."
-        " Excel에서 그냥 'CSV' 형식을 고르면 이렇게 됩니다. {advice}",
+        " 서유럽 언어로 설정된 PC의 Excel에서 일반 'CSV' 형식으로 저장하면 이렇게 됩니다. {advice}",
     ),
     Entry(
         "the file is not {promise!t}: it can't be read from the bytes {found} on; {advice!t}",
         "파일의 인코딩이 잘못되었습니다(필요한 인코딩: {promise})."
-        " 바이트 {found}부터 읽을 수 없습니다. {advice}",
+        " 다음 바이트부터 읽을 수 없습니다: {found}. {advice}",
     ),
     part("{encoding}, which its byte order mark promises", "BOM에 표시된 {encoding}"),
     part(
@@ -57,15 +66,15 @@ FILES: Final[tuple[Entry, ...]] = (
     Entry(
         "the workbook unpacks to {found} bytes, allowed are {most};"
         " save the sheet with the map as a workbook of its own",
-        "압축을 풀면 {found}바이트인 통합 문서입니다(허용: {most}바이트 이하)."
+        "통합 문서의 압축을 풀면 {found}바이트입니다(허용: {most}바이트 이하)."
         " 맵이 있는 시트만 새 통합 문서로 저장하세요",
     ),
-    Entry("the workbook has no sheet with cells", "통합 문서에 셀이 있는 시트가 없습니다"),
+    Entry("the workbook has no sheet with cells", "통합 문서에 내용이 있는 시트가 없습니다"),
     Entry(
         "this is not a readable Excel workbook; open it in Excel and save it again as"
         " 'CSV UTF-8 (*.csv)' or 'Excel Workbook (*.xlsx)'",
-        "읽을 수 있는 Excel 통합 문서가 아닙니다. Excel에서 연 뒤"
-        " 'CSV UTF-8 (*.csv)' 또는 'Excel 통합 문서 (*.xlsx)' 형식으로 다시 저장하세요",
+        "읽을 수 있는 Excel 통합 문서가 아닙니다. Excel에서 연 뒤 'CSV UTF-8(쉼표로 분리) (*.csv)'"
+        " 또는 'Excel 통합 문서 (*.xlsx)' 형식으로 다시 저장하세요",
     ),
     Entry(
         "the formula in this cell has an error; write the value itself",
@@ -104,7 +113,7 @@ FILES: Final[tuple[Entry, ...]] = (
         "the first sheet has no header, and sheet {title!r} has one; move that sheet before all"
         " others, hidden ones too",
         "첫 시트에 머리글 행이 없습니다. 머리글이 있는 시트: {title}."
-        " 그 시트를 숨긴 시트까지 포함해 맨 앞으로 옮기세요",
+        " 그 시트를 숨겨진 시트보다도 앞, 맨 앞으로 옮기세요",
     ),
     part(
         "the first line must name the columns: {columns}",
@@ -136,20 +145,20 @@ FILES: Final[tuple[Entry, ...]] = (
     part("the machine a dashboard shows as one card", "대시보드에 카드 하나로 보이는 설비"),
     part(
         "name of the value; unique within its site and device",
-        "값의 이름. 같은 사이트와 장치 안에서 하나뿐이어야 함",
+        "값의 이름. 같은 사이트와 장치 안에서 중복되면 안 됨",
     ),
-    part("how the device is read, for example modbus", "장치를 읽는 방법, 예: modbus"),
+    part("how the device is read, for example modbus", "장치를 읽는 프로토콜, 예: modbus"),
     part(
         "socket or serial line, for example tcp://10.0.0.5:502; devices may share it",
-        "소켓이나 시리얼 포트, 예: tcp://10.0.0.5:502. 여러 장치가 함께 쓸 수 있음",
+        "소켓 또는 시리얼 포트, 예: tcp://10.0.0.5:502. 여러 장치가 함께 쓸 수 있음",
     ),
     part(
         "the device's number on its connection, 0 to 255; empty means 1",
-        "연결 안에서의 장치 번호, 0~255. 비우면 1",
+        "연결 안의 장치 번호(국번), 0~255. 비우면 1",
     ),
     part(
         "where the value lies, in the protocol's own syntax",
-        "값이 있는 곳. 프로토콜마다 쓰는 법이 다름",
+        "값이 있는 위치. 표기법은 프로토콜마다 다름",
     ),
     part(
         "how the raw value is laid out, for example FLOAT32",
@@ -157,11 +166,11 @@ FILES: Final[tuple[Entry, ...]] = (
     ),
     part(
         "value = raw x scale + offset; empty means 1",
-        "값 = 원시 값 x scale + offset. 비우면 1",
+        "값 = 원시 값 × scale + offset. 비우면 1",
     ),
     part(
         "added after scaling, in the value's unit; empty means 0",
-        "scale을 곱한 뒤 더하는 값, 값의 단위로. 비우면 0",
+        "scale을 곱한 뒤 더하는 값(값과 같은 단위). 비우면 0",
     ),
     part(
         "how often the value is read, in milliseconds, from 200",
@@ -170,11 +179,11 @@ FILES: Final[tuple[Entry, ...]] = (
     part("engineering unit of the value; may be empty", "값의 단위. 비워도 됨"),
     part(
         "highest normal value, in the value's unit; empty means no limit",
-        "정상 범위의 상한, 값의 단위로. 비우면 한계 없음",
+        "정상 범위의 상한(값과 같은 단위). 비우면 제한 없음",
     ),
     part(
         "lowest normal value, in the value's unit; empty means no limit",
-        "정상 범위의 하한, 값의 단위로. 비우면 한계 없음",
+        "정상 범위의 하한(값과 같은 단위). 비우면 제한 없음",
     ),
     # a row
     Entry(
@@ -222,14 +231,14 @@ FILES: Final[tuple[Entry, ...]] = (
     Entry(
         "device {device} belongs to line {line!r} since line {at} of the file; a device belongs"
         " to one line; write {again!r}",
-        "장치 {device}의 라인은 파일의 {at}행에서 {line}입니다."
+        "장치 {device}의 라인이 앞의 행과 다릅니다({at}행: {line})."
         " 한 장치는 한 라인에만 속합니다. 이렇게 쓰세요: {again}",
     ),
     Entry(
         "{key} stands on line {at} already; site, device and tag together must be unique;"
         " rename or delete one of the two",
-        "{at}행에 이미 있습니다: {key}. 사이트, 장치, 태그가 모두 같은 행은 하나뿐이어야 합니다."
-        " 둘 중 하나의 이름을 바꾸거나 지우세요",
+        "{at}행에 이미 있습니다: {key}. 사이트, 장치, 태그의 조합은 중복되면 안 됩니다."
+        " 두 행 중 하나에서 이름을 바꾸거나 그 행을 지우세요",
     ),
 )
 """In the order of the code."""

@@ -9,7 +9,8 @@ from edge_agent.address_map.korean.catalogue import Entry, part
 _ANY: Final[tuple[Entry, ...]] = (
     Entry(
         "{type} takes {width} cells, but {conn} allows {most} a request",
-        "한 번에 읽을 수 있는 크기를 넘습니다({type}: 셀 {width}개, {conn}: {most}개까지)",
+        "요청 하나로 읽을 수 있는 크기를 넘습니다"
+        "({type}: 레지스터(셀) {width}개, {conn}: {most}개까지)",
     ),
     Entry(
         "unknown protocol {name!r}; allowed: {names}",
@@ -20,7 +21,8 @@ _ANY: Final[tuple[Entry, ...]] = (
         "프로토콜 {name}: 패키지 {package}에서 불러올 수 없습니다: {kind}: {error}",
     ),
     Entry(
-        "{conn!r}: {error}; {expected!t}", "읽을 수 없는 연결입니다: {conn}: {error}. {expected}"
+        "{conn!r}: {error}; {expected!t}",
+        "연결 주소를 해석할 수 없습니다: {conn}: {error}. {expected}",
     ),
     Entry(
         "{conn!r} has more than host, port and options; {expected!t}",
@@ -50,7 +52,7 @@ _ANY: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{address!r}: one bit is a BOOL, not {type}",
-        "{address}: 비트 주소의 형식은 BOOL입니다. 맞지 않는 형식: {type}",
+        "{address}: 비트 주소의 데이터 형식은 BOOL입니다. 맞지 않는 데이터 형식: {type}",
     ),
 )
 
@@ -73,7 +75,7 @@ _MODBUS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{conn!r} is not a Modbus connection; {expected!t}",
-        "Modbus 연결이 아닙니다: {conn}. {expected}",
+        "Modbus 연결 주소가 아닙니다: {conn}. {expected}",
     ),
     Entry(
         "{conn!r} is not a serial line, whose path begins after three slashes; {expected!t}",
@@ -82,7 +84,7 @@ _MODBUS: Final[tuple[Entry, ...]] = (
     Entry("{conn!r} has no port; {expected!t}", "포트가 없습니다: {conn}. {expected}"),
     Entry(
         "{conn!r}: a key without its certificate; add cert=/path",
-        "key만 있고 인증서가 없습니다: {conn}. cert=/path 옵션을 추가하세요",
+        "key 옵션만 있고 인증서가 없습니다: {conn}. cert=/path 옵션을 추가하세요",
     ),
     Entry(
         "{name}={value}; allowed: the whole path of a PEM file, from / on",
@@ -103,7 +105,7 @@ _MODBUS: Final[tuple[Entry, ...]] = (
     ),
     part(
         "{allowed!t}; where {digit}0000 is the first, `conn` needs ?zero_based=true",
-        "{allowed}. 첫 번호가 {digit}0000인 장치이면 `conn`에 ?zero_based=true가 필요합니다",
+        "{allowed}. 첫 번호가 {digit}0000인 장치라면 `conn`에 ?zero_based=true가 필요합니다",
     ),
     part(
         "allowed: 4000{a} or 40000{b} (holding register), 3000{c} (input register),"
@@ -115,15 +117,15 @@ _MODBUS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{address!r}: a {area} is one bit already; leave out .{bit}",
-        "{address}: {area} 영역은 이미 한 비트씩입니다. 지우세요: .{bit}",
+        "{address}: {area} 영역은 주소 하나가 1비트입니다. 다음을 빼세요: .{bit}",
     ),
     Entry(
         "{address!r}: a {area} holds a BOOL, not {type}",
-        "{address}: {area} 영역의 값은 BOOL입니다. 맞지 않는 형식: {type}",
+        "{address}: {area} 영역의 데이터 형식은 BOOL입니다. 맞지 않는 데이터 형식: {type}",
     ),
     Entry(
         "{address!r}: {type} takes {width} registers and the area ends",
-        "{address}: 영역의 끝을 넘습니다. 형식 {type}의 크기: 레지스터 {width}개",
+        "{address}: 영역의 끝을 넘습니다. 데이터 형식 {type}의 크기: 레지스터 {width}개",
     ),
 )
 
@@ -133,13 +135,14 @@ _S7: Final[tuple[Entry, ...]] = (
         "형식: s7://HOST:PORT, 예: s7://10.0.0.1:102?rack=0&slot=1",
     ),
     Entry(
-        "{conn!r} is not an S7 connection; {expected!t}", "S7 연결이 아닙니다: {conn}. {expected}"
+        "{conn!r} is not an S7 connection; {expected!t}",
+        "S7 연결 주소가 아닙니다: {conn}. {expected}",
     ),
     part(
         "allowed: DB1.DBX0.3 (one bit), DB1.DBB0, DB1.DBW2, DB1.DBD4 (1, 2, 4 bytes), or DB1.4"
         " and DB1.0.3, where `type` gives the size; likewise M0.3, MW2, I0.3, IW2, Q0.3, QW2",
         "허용: DB1.DBX0.3(1비트), DB1.DBB0, DB1.DBW2, DB1.DBD4(1, 2, 4바이트),"
-        " 또는 DB1.4, DB1.0.3(크기는 `type`대로). M0.3, MW2, I0.3, IW2, Q0.3, QW2도 마찬가지",
+        " 또는 DB1.4, DB1.0.3(크기는 `type`에 따름). M0.3, MW2, I0.3, IW2, Q0.3, QW2도 가능",
     ),
     Entry(
         "{address!r} is not an S7 address; {allowed!t}", "S7 주소가 아닙니다: {address}. {allowed}"
@@ -156,15 +159,15 @@ _S7: Final[tuple[Entry, ...]] = (
     part("{count} bytes", "{count}바이트"),
     part(
         "write the byte alone, as in DB1.8, for {type}",
-        "{type} 형식은 DB1.8처럼 바이트 번호만 쓰세요",
+        "{type} 데이터 형식은 DB1.8처럼 바이트 번호만 쓰세요",
     ),
     part(
         "write {letter}, or choose another `type`",
-        "이 글자를 쓰거나 `type`을 바꾸세요: {letter}",
+        "다음 크기 문자를 쓰거나 `type`을 바꾸세요: {letter}",
     ),
     Entry(
         "{address!r}: {type} takes {size!t} and the area ends; allowed: 0 to {last}",
-        "{address}: 영역의 끝을 넘습니다. 형식 {type}의 크기: {size}. 허용: 0~{last}",
+        "{address}: 영역의 끝을 넘습니다. 데이터 형식 {type}의 크기: {size}. 허용: 0~{last}",
     ),
     Entry(
         "{address!r}: which bit? write .0 to .{last} behind the byte, as in DB1.DBX0.3 or M0.3,"
@@ -174,7 +177,8 @@ _S7: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{address!r}: {letter} is no bit; write DB1.DBX0.3 or M0.3",
-        "{address}: 비트 주소에 쓸 수 없는 글자입니다: {letter}. DB1.DBX0.3 또는 M0.3처럼 쓰세요",
+        "{address}: 비트 주소에 쓸 수 없는 크기 문자입니다: {letter}."
+        " DB1.DBX0.3 또는 M0.3처럼 쓰세요",
     ),
 )
 
@@ -185,7 +189,7 @@ _OPCUA: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{conn!r} is not an OPC UA connection; {expected!t}",
-        "OPC UA 연결이 아닙니다: {conn}. {expected}",
+        "OPC UA 연결 주소가 아닙니다: {conn}. {expected}",
     ),
     Entry(
         "no user or password in front of the host; write ?user=NAME&password_file=FILE",
@@ -253,8 +257,8 @@ _OPCUA: Final[tuple[Entry, ...]] = (
     Entry(
         "{address!r}: an OPC UA server gives numbers, not {type}; write the type that the server"
         " shows, for example UINT16",
-        "{address}: OPC UA 서버는 숫자를 보냅니다. 맞지 않는 형식: {type}."
-        " 서버에 보이는 형식을 쓰세요, 예: UINT16",
+        "{address}: OPC UA 서버는 숫자를 보냅니다. 맞지 않는 데이터 형식: {type}."
+        " 서버에 표시된 데이터 형식을 쓰세요, 예: UINT16",
     ),
 )
 
@@ -299,7 +303,7 @@ _MQTT: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "option {name}: allowed: printable text that is not empty",
-        "옵션 {name}: 비워 두거나 보이지 않는 문자를 쓸 수 없습니다",
+        "옵션 {name}: 비워 둘 수 없고, 보이지 않는 문자도 쓸 수 없습니다",
     ),
     part(
         "expected a topic, for example factory/pump1/pressure, or a topic, # and a path into its"
@@ -322,7 +326,7 @@ _MQTT: Final[tuple[Entry, ...]] = (
     Entry(
         "a topic of {bytes} bytes and {levels} levels;"
         " allowed: {bytes_max} bytes, {levels_max} levels",
-        "토픽이 {bytes}바이트, {levels}단계입니다. 허용: {bytes_max}바이트, {levels_max}단계 이하",
+        "토픽이 {bytes}바이트, {levels}레벨입니다. 허용: {bytes_max}바이트, {levels_max}레벨 이하",
     ),
     Entry(
         "#{path} has ~ at {place}; write ~0 for ~, ~1 for /",
@@ -339,11 +343,11 @@ _MQTT: Final[tuple[Entry, ...]] = (
 _SIMULATED: Final[tuple[Entry, ...]] = (
     Entry(
         "{conn!r} is not a simulated connection; expected sim://NAME",
-        "시뮬레이션 연결이 아닙니다: {conn}. 형식: sim://NAME",
+        "시뮬레이션 연결 주소가 아닙니다: {conn}. 형식: sim://NAME",
     ),
     Entry(
         "{address!r} is not a cell; allowed: 0 to {last}",
-        "셀 번호가 아닙니다: {address}. 허용: 0~{last}",
+        "시뮬레이션 셀 번호가 아닙니다: {address}. 허용: 0~{last}",
     ),
 )
 

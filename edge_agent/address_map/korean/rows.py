@@ -28,7 +28,7 @@ ROWS: Final[tuple[Entry, ...]] = (
     part("the name of a protocol, for example modbus", "프로토콜 이름, 예: modbus"),
     part(
         "a connection of at most {chars} characters, for example tcp://10.0.0.5:502",
-        "{chars}자 이하의 연결, 예: tcp://10.0.0.5:502",
+        "{chars}자 이하의 연결 주소, 예: tcp://10.0.0.5:502",
     ),
     part(
         "an address of at most {chars} characters, for example 40001",
@@ -37,7 +37,7 @@ ROWS: Final[tuple[Entry, ...]] = (
     part("a number with a decimal point", "숫자(소수점은 마침표)"),
     part("{number!t}, not 0, or empty for 1", "0이 아닌 {number}, 비우면 1"),
     part("{number!t}, or empty for 0", "{number}, 비우면 0"),
-    part("{number!t}, or empty for no limit", "{number}, 비우면 한계 없음"),
+    part("{number!t}, or empty for no limit", "{number}, 비우면 제한 없음"),
     part("{number!t} from 0, or empty for 0", "0 이상의 {number}, 비우면 0"),
     part("a whole number from 0 to {most}, or empty for 1", "0~{most}의 정수, 비우면 1"),
     part(
@@ -54,7 +54,7 @@ ROWS: Final[tuple[Entry, ...]] = (
     ),
     part(
         "{orders}; for 16-bit types AB and BA too; or empty for ABCD",
-        "{orders}, 16비트 형식이면 AB와 BA도 가능, 비우면 ABCD",
+        "{orders}, 16비트 데이터 형식이면 AB와 BA도 가능, 비우면 ABCD",
     ),
     part("{words}, or empty for true", "{words}, 비우면 true"),
     # texts
@@ -71,14 +71,14 @@ ROWS: Final[tuple[Entry, ...]] = (
     part("invisible character", "보이지 않는 문자"),
     part(
         "U+FFFD, which stands for a character lost in a conversion,",
-        "U+FFFD(인코딩을 바꿀 때 잃어버린 글자)",
+        "U+FFFD(인코딩을 바꿀 때 손실된 문자)",
     ),
     Entry(
         "a name has no space before or after it{advice!t}", "이름 앞뒤에 공백이 있습니다{advice}"
     ),
     Entry(
         "a name does not begin with $, which MQTT keeps to itself{advice!t}",
-        "이름은 $로 시작할 수 없습니다(MQTT 전용){advice}",
+        "이름은 $로 시작할 수 없습니다(MQTT에서 예약한 문자){advice}",
     ),
     Entry(
         "{chars} characters long; allowed are {most}",
@@ -110,7 +110,7 @@ ROWS: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "{type} has more than two bytes; write one of {orders}",
-        "2바이트보다 긴 형식입니다: {type}. 다음 중 하나를 쓰세요: {orders}",
+        "2바이트보다 긴 데이터 형식입니다: {type}. 다음 중 하나를 쓰세요: {orders}",
     ),
 )
 """In the order of the code."""
