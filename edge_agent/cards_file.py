@@ -14,14 +14,17 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from edge_agent.errors import ConfigError
+from edge_agent.text.counts import counted
 from edge_agent.text.yaml_text import line_of
 
 FORM_VERSION: Final = 1
 """Of the file's form."""
 TITLE_CHARS_MAX: Final = 200
-"""More than a card has room for; a name of the map has at most 128."""
+"""A card shows so much of a title; a name of the map has at most 128."""
 SHOWN_CHARS_MAX: Final = 60
 """Of a wrong value; enough to recognise it."""
+NEAR_MAX: Final = 20
+"""Unknown names with a name like them: to find one among 3,000 devices takes some 20 ms."""
 _SECTIONS: Final = ("version", "groups", "cards")
 _KEYS: Final = ("title", "group", "main", "gauge")
 _ENDS: Final = ("lo", "hi")
@@ -59,9 +62,8 @@ class CardsError(ConfigError):
 
     def __init__(self, where: str, problems: Collection[CardsProblem]) -> None:
         self.problems = tuple(problems)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
-            "\n  ".join([f"{where}: {count}", *map(str, problems)]),
+            "\n  ".join([f"{where}: {counted(len(problems), 'problem')}", *map(str, problems)]),
             hint="correct it, or delete the file to begin anew; docs/generate.md has its form",
         )
 
@@ -82,13 +84,21 @@ def read_cards(document: object) -> CardsFile:
 
 
 def unknown_names(cards: Mapping[str, Card], tags: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """What cards name and nobody has got; ``tags`` are those that there are, by SITE/DEVICE."""
+    """What cards name and nobody has got; ``tags`` are those that there are, by SITE/DEVICE.
+
+    The first ``NEAR_MAX`` have a name that is like them.
+    """
+    told = 0
     for key, card in cards.items():
         if key not in tags:
-            yield f"cards.{key}: there is no such device{_near(key, tags)}"
+            near = _near(key, tags) if told < NEAR_MAX else ""
+            yield f"cards.{_cut(key)}: there is no such device{near}"
         elif card.main is not None and card.main not in tags[key]:
-            near = _near(card.main, tags[key])
-            yield f"cards.{key}.main: the device has no tag {_shown(card.main)}{near}"
+            near = _near(card.main, tags[key]) if told < NEAR_MAX else ""
+            yield f"cards.{_cut(key)}.main: the device has no tag {_shown(card.main)}{near}"
+        else:
+            continue
+        told += 1
 
 
 class _Reader:
@@ -114,9 +124,9 @@ class _Reader:
         if document.get("cards") is None:
             self._note(None, "cards", "is missing; write cards: {} for none")
         cards = self._mapping(document, "cards", "cards", "a mapping of SITE/DEVICE to cards") or {}
-        return {key: self._card(cards, key) for key in cards if self._is_name(cards, key)}
+        return {str(key): self._card(cards, key) for key in cards if self._is_name(cards, key)}
 
-    def _card(self, cards: Mapping[Any, Any], key: str) -> Card:
+    def _card(self, cards: Mapping[Any, Any], key: object) -> Card:
         path = f"cards.{key}"
         card = self._mapping(cards, key, path, f"a mapping with {', '.join(_KEYS)}")
         if card is None:
@@ -145,7 +155,7 @@ class _Reader:
         return lo, hi
 
     def _mapping(
-        self, parent: Mapping[Any, Any], key: str, path: str, allowed: str
+        self, parent: Mapping[Any, Any], key: object, path: str, allowed: str
     ) -> Mapping[Any, Any] | None:
         found = parent.get(key)
         if found is None or isinstance(found, Mapping):
@@ -157,14 +167,11 @@ class _Reader:
         found = parent.get(key)
         if found is None:
             return None
-        if not isinstance(found, str):
-            quoted = f', like "{found}"' if isinstance(found, int | float) else ""
-            self._wrong(parent, key, path, f"a text{quoted}")
-            return None
-        if len(found) > TITLE_CHARS_MAX:
-            self._wrong(parent, key, path, f"at most {TITLE_CHARS_MAX} characters")
-            return None
-        return str(found)
+        if _is_text(found):
+            return str(found)
+        quoted = "; put it in quotes" if isinstance(found, int | float) else ""
+        self._wrong(parent, key, path, f"a text{quoted}")
+        return None
 
     def _number(self, parent: Mapping[Any, Any], key: str, path: str) -> float | None:
         found = parent.get(key)
@@ -176,7 +183,7 @@ class _Reader:
         return number
 
     def _is_name(self, cards: Mapping[Any, Any], key: object) -> bool:
-        if isinstance(key, str):
+        if _is_text(key):
             return True
         self._note(line_of(cards, key), f"cards.{_shown(key)}", "allowed: SITE/DEVICE as a text")
         return False
@@ -189,12 +196,21 @@ class _Reader:
                 advice = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}"
                 self._note(line_of(found, key), name[: 2 * TITLE_CHARS_MAX], f"unknown; {advice}")
 
-    def _wrong(self, parent: Mapping[Any, Any], key: str, path: str, allowed: str) -> None:
+    def _wrong(self, parent: Mapping[Any, Any], key: object, path: str, allowed: str) -> None:
         self._note(line_of(parent, key), path, f"found {_shown(parent[key])}; allowed: {allowed}")
 
     def _note(self, line: int | None, key: str, message: str) -> None:
         plain = key if key.isprintable() else repr(key)
         self.problems.append(CardsProblem(line, plain, message))
+
+
+def _is_text(found: object) -> bool:
+    """A text, or a whole number without quotes: `main: 101`.
+
+    Numbers written in another way (`007`, `0x1F`, `1.50`) have types of their own, or would come
+    out as another text.
+    """
+    return isinstance(found, str) or type(found) is int
 
 
 def _finite(found: object) -> float | None:
@@ -212,10 +228,16 @@ def _shown(found: object) -> str:
         return "a mapping"
     if isinstance(found, list):
         return "a list"
-    text = str(found) if isinstance(found, int | float) else repr(str(found))
+    try:
+        return _cut(str(found) if isinstance(found, int | float) else repr(str(found)))
+    except ValueError:  # Python writes no decimal number of more than 4,300 digits
+        return "a number"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}..."
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, known, 1)
+    near = get_close_matches(name[:TITLE_CHARS_MAX], known, 1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,7 @@
-"""Files that a command writes: whether they can be, before the work begins."""
+"""Files that a command writes: whether they can be, before the work begins.
+
+Each is written by `address_map.writer.replace_file`: a new file takes the place of the old one.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,13 @@ def check_output(path: Path, hint: str = HINT_FILE) -> None:
     """
     try:
         is_folder, folder = path.is_dir(), path.resolve().parent
+        is_other = path.exists() and not path.is_file()
     except OSError as error:
         raise unwritable(path, error, hint) from error
     if is_folder:
         raise ConfigError(f"{path} is a folder", hint=hint)
+    if is_other:  # such as /dev/null, which a file must not take the place of
+        raise ConfigError(f"{path} is not a file", hint=hint)
     if not folder.is_dir():
         raise ConfigError(f"{path} can't be written: there is no folder {folder}", hint=hint)
     _check_rights(path, folder, hint)

@@ -18,8 +18,16 @@ from typing import Final
 
 from dashboard.live.feed import Feed
 from dashboard.live.plant import Device, Layout, Look
-from edge_agent.cards_file import Card, CardsError, CardsProblem, read_cards, unknown_names
+from edge_agent.cards_file import (
+    TITLE_CHARS_MAX,
+    Card,
+    CardsError,
+    CardsProblem,
+    read_cards,
+    unknown_names,
+)
 from edge_agent.errors import ConfigError
+from edge_agent.text.counts import counted
 from edge_agent.text.yaml_text import load_with_lines, read_text
 
 log = logging.getLogger(__name__)
@@ -137,7 +145,8 @@ def _wrong(layout: Layout, cards: Cards, path: Path) -> list[str]:
     found = [*cards.problems, *unknown_names(known, tags)]
     lines = [f"{path}, {problem}" for problem in found[:PROBLEMS_TOLD_MAX]]
     if len(found) > PROBLEMS_TOLD_MAX:
-        lines.append(f"{path}: {len(found) - PROBLEMS_TOLD_MAX} problems more")
+        more = counted(len(found) - PROBLEMS_TOLD_MAX, "more problem")
+        lines.append(f"{path}: {more}")
     return lines
 
 
@@ -153,4 +162,6 @@ def _with_card(device: Device, card: Card | None, layout: Layout) -> Device:
     if card.lo is not None and card.hi is not None and card.lo < card.hi:
         gauge = None if (card.lo, card.hi) == limits else (card.lo, card.hi)
     title = "" if card.title == device.device else card.title
+    if len(title) > TITLE_CHARS_MAX:
+        title = f"{title[: TITLE_CHARS_MAX - 1]}…"
     return replace(device, main=main, title=title, gauge=gauge)

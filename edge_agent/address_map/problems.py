@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.errors import ConfigError
+from edge_agent.text.counts import counted
 
 VALUE_CHARS_SHOWN = 80
 """A message stays one readable line, also when an unclosed quote has swallowed half the file."""
@@ -46,7 +47,7 @@ class MapError(ConfigError):
     def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
         self.path = path
         self.problems = tuple(problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        count = counted(len(self.problems), "problem")
         super().__init__("\n  ".join([f"{path}: {count}", *map(str, self.problems)]))
 
 

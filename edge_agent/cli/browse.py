@@ -19,11 +19,12 @@ from edge_agent.address_map.cells import (
     name,
 )
 from edge_agent.cli.options import add_out, check_free, write_map
-from edge_agent.cli.words import whole
+from edge_agent.cli.words import Once, whole
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.importers.names import DistinctNames, valid_name
 from edge_agent.model import Tag
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 if TYPE_CHECKING:
     from edge_agent.protocols.opcua_browse import Variable, Walk
@@ -40,10 +41,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("conn", metavar="CONN", help="for example opc.tcp://10.0.0.5:4840")
     add_out(parser)
-    parser.add_argument("--site", default="SITE", help="for the column of that name")
-    parser.add_argument("--line", default="LINE", help="for the column of that name")
+    parser.add_argument("--site", action=Once, default="SITE", help="for the column of that name")
+    parser.add_argument("--line", action=Once, default="LINE", help="for the column of that name")
     parser.add_argument(
         "--period-ms",
+        action=Once,
         type=whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
         default=PERIOD_MS_DEFAULT,
         metavar="MS",
@@ -51,6 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-nodes",
+        action=Once,
         type=whole(1, NODES_MAX_MAX),
         default=NODES_MAX_DEFAULT,
         metavar="N",
@@ -87,12 +90,16 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
 
 
 def _report(options: argparse.Namespace, walk: Walk, written: int, left_out: int) -> None:
-    print(f"{options.out}: {written} tags; {walk.visited} nodes of {options.conn} visited")
+    visited = counted(walk.visited, "node")
+    print(f"{options.out}: {counted(written, 'tag')}; {visited} of {options.conn} visited")
     if left_out:
-        print(f"{left_out} variables left out: their node ids are too long", file=sys.stderr)
+        print(
+            f"{counted(left_out, 'variable')} left out: no cell of a map can hold the node id",
+            file=sys.stderr,
+        )
     if not walk.complete:
         print(
-            f"stopped after {walk.visited} nodes, there are more: use a larger --max-nodes",
+            f"stopped after {visited}, there are more: use a larger --max-nodes",
             file=sys.stderr,
         )
 

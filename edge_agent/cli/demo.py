@@ -29,15 +29,19 @@ from edge_agent.agent import Agent
 from edge_agent.cli import tables
 from edge_agent.cli.options import add_map
 from edge_agent.cli.words import duration_s
+from edge_agent.command_line import DONE
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings, load_settings
 from edge_agent.simulator.plant import DRIVERS_OWN, safe, told
 from edge_agent.status.figures import AgentStatus
+from edge_agent.text.counts import counted
 
 REFRESH_S = 0.5
 START_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 10.0
 DEMO_MAP = Path("examples/demo/address_map.csv")
+"""In the project's folder."""
+PROJECT = Path(__file__).parents[2]
 DASHBOARD_PORT = 8501
 """Easy to remember; another one if it is taken."""
 
@@ -58,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     """Show the product at work; exit code 1 if one sample taken was not delivered to every sink."""
-    loaded = address_map.load(options.map or DEMO_MAP, protocols.load)
+    loaded = address_map.load(options.map or map_of_demo(), protocols.load)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-demo-")))
         demo_map = _moved(loaded, folder)
@@ -77,10 +81,21 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         demo_settings = load_settings(None, {}, overrides)
         where = " · ".join(_places(broker, pages))
         status = asyncio.run(_show(Agent(demo_settings, demo_map), where, options.duration_s))
-    return summarize(status)
+    return DONE if status is None else summarize(status)
 
 
-async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStatus:
+def map_of_demo() -> Path:
+    """The demo's own map, from wherever it is called. Raises ``ConfigError`` if it is not there."""
+    for path in (PROJECT / DEMO_MAP, DEMO_MAP):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"the demo's map is in the project's folder ({DEMO_MAP}), and was not installed with it",
+        hint="name a map: edge-agent demo --map address_map.csv",
+    )
+
+
+async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStatus | None:
     """Run the agent with a live picture of it, until the time is up or Ctrl-C."""
     console = Console(highlight=False)
     rates = tables.Rates()
@@ -104,7 +119,8 @@ async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStat
         agent.stop()
         await running
     final = agent.last_status
-    assert final is not None, "run() ended without an error"
+    if final is None:
+        return None  # stopped before its journal was open
     console.print(tables.devices(status or final))
     console.print(tables.stages(final, None))
     return final
@@ -120,7 +136,7 @@ def summarize(status: AgentStatus) -> int:
     """Say in one line per sink whether everything arrived; the demo's exit code."""
     taken = status["journal"]["taken"]
     complete = taken > 0
-    print(f"{taken:,} samples taken")
+    print(f"{counted(taken, 'sample')} taken")
     for sink in status["sinks"]:
         missing = taken - sink["delivered"]
         complete = complete and missing == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -15,10 +15,12 @@ from edge_agent.cli.words import place
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
 from edge_agent.generate.files import Outcome, prepare, write
 from edge_agent.generate.renderers import DASHBOARD
-from edge_agent.generate.subject import Subject
+from edge_agent.generate.subject import Subject, not_carried
 from edge_agent.output_file import check_not_input, check_output_folder
 from edge_agent.settings import Settings
-from edge_agent.text.counts import counted
+
+LINES_MAX: Final = 20
+"""Of conflicts, and of unknown names; --json has all."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +64,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(orjson.dumps(_as_dict(outcome, check=options.check)).decode())
     else:
-        _show(outcome, check=options.check)
+        _show(outcome, options.out, check=options.check)
     stale = options.check and any(file.changed for file in outcome.files)
     return FAILED if stale else DONE
 
@@ -98,11 +100,13 @@ def _as_dict(outcome: Outcome, *, check: bool) -> dict[str, Any]:
     }
 
 
-def _show(outcome: Outcome, *, check: bool) -> None:
+def _show(outcome: Outcome, folder: Path, *, check: bool) -> None:
     for file in outcome.files:
         print(f"{_state(changed=file.changed, check=check):10} {file.name}")
     for name, left_out in outcome.left_out.items():
-        are = "is" if len(left_out) == 1 else "are"
-        print(f"{name}: {counted(len(left_out), 'tag')} {are} not carried; it names them")
-    for line in (*outcome.conflicts, *outcome.unknown):
-        print(f"edge-agent: {DASHBOARD}: {line}", file=sys.stderr)
+        print(f"{name}: {not_carried(len(left_out))}; it names them")
+    for lines in (outcome.conflicts, outcome.unknown):
+        for line in lines[:LINES_MAX]:
+            print(f"edge-agent: {folder / DASHBOARD}: {line}", file=sys.stderr)
+        if len(lines) > LINES_MAX:
+            print(f"  and {len(lines) - LINES_MAX:,} more (--json has all)", file=sys.stderr)

@@ -27,6 +27,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.importers import KINDS, OUTCOMES, Defaults, Finding, Imported, Outcome, convert
 from edge_agent.importers.addresses import protocol_of
 from edge_agent.settings import Settings
+from edge_agent.text.counts import counted
 
 _NAMED_CONN: Final = re.compile(r"(?P<name>[^=?]+?)=(?P<conn>[a-z][a-z0-9+.]*://.*)", re.DOTALL)
 _LISTED: Final = "Telegraf TOML, Node-RED flow, Kepware CSV, Neuron Excel, Ignition tag JSON"
@@ -196,7 +197,7 @@ def _show(imported: Imported, source: Path, out: Path) -> None:
         if counts[outcome]:
             console.print(f"{counts[outcome]:,} {outcome}: {meaning}")
     if imported.tags:
-        rows = "1 row" if len(imported.tags) == 1 else f"{len(imported.tags):,} rows"
+        rows = counted(len(imported.tags), "row")
         console.print(f"{out}: {rows} from {source} ({imported.kind})")
     else:
         console.print(f"{source} ({imported.kind}): nothing could be carried over; no map written")

@@ -172,8 +172,10 @@ def _replay(file: JournalFile, options: argparse.Namespace) -> int:
 def _trim(file: JournalFile, options: argparse.Namespace) -> int:
     sink = _known(file, options.sink)
     if not options.yes:
+        pending = file.pending(sink)
+        wait = "waits" if pending == 1 else "wait"
         raise ConfigError(
-            f"{file.pending(sink):,} samples that wait for {sink} would be given up",
+            f"{counted(pending, 'sample')} that {wait} for {sink} would be given up",
             hint="repeat with --yes if that is meant; `journal export` saves them first",
         )
     samples = file.discard(sink, "trimmed by hand")

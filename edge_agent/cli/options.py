@@ -10,6 +10,7 @@ import orjson
 
 from edge_agent import address_map, protocols
 from edge_agent.address_map import AddressMap, MapError
+from edge_agent.cli.words import Once
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.output_file import check_not_input, check_output, unwritable
@@ -48,7 +49,12 @@ def add_map(parser: argparse.ArgumentParser, default: str | None = argparse.SUPP
 def add_out(parser: argparse.ArgumentParser) -> None:
     """Declare `--out` and `--force`, for what writes a map."""
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the map to write (.csv)"
+        "--out",
+        action=Once,
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the map to write (.csv)",
     )
     parser.add_argument("--force", action="store_true", help="replace it if it is there")
 

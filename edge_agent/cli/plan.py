@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     for conn, problem in measured.errors.items():
         print(
             f"edge-agent: {conn} could not be measured, so {options.round_trip_ms:g} ms are"
-            f" assumed: {problem}",
+            f" assumed: {problem.removeprefix(f'{conn}: ')}",
             file=sys.stderr,
         )
     if options.against is not None:

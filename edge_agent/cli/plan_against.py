@@ -110,14 +110,14 @@ def _show_touched(console: Console, found: Preview) -> None:
 
 
 def _show_load(console: Console, before: Load, after: Load) -> None:
-    for name, unit in (
-        ("tags", ""),
-        ("requests_per_s", " requests/s"),
-        ("rows_per_day", " rows/day"),
+    for name, noun, plural in (
+        ("tags", "tag", "tags"),
+        ("requests_per_s", "request/s", "requests/s"),
+        ("rows_per_day", "row/day", "rows/day"),
     ):
         old, new = before[name], after[name]  # type: ignore[literal-required]
         text = f"{old:,.10g} > {new:,.10g}" if old != new else f"{new:,.10g}"
-        console.print(f"{text}{unit or ' ' + name}")
+        console.print(f"{text} {noun if new == 1 else plural}")
     if after["journal_hours"] is not None:
         console.print(f"journal: full after {after['journal_hours']:,.1f} h without any sink")
     if after["verdict"] is not None:

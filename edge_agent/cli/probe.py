@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -139,7 +140,7 @@ def _probe(options: argparse.Namespace) -> int:
         )
     if options.write:
         check_output(path, _HINT_WRITE)
-    tags = _chosen(loaded.tags, options.what)
+    tags = _chosen(loaded.tags, options.what, path)
     with _progress(len(tags), "rows") as progress:
         [task] = progress.task_ids
         rows = uvloop.run(_read_all(tags, lambda: progress.advance(task)))
@@ -166,8 +167,9 @@ def _bytes(path: Path) -> bytes:
         raise ConfigError(f"{path}: the file can't be read: {error.strerror}") from error
 
 
-def _chosen(tags: Sequence[Tag], words: Sequence[str]) -> list[Tag]:
+def _chosen(tags: Sequence[Tag], words: Sequence[str], path: Path) -> list[Tag]:
     """The rows that the words name (`selection`), in map order; all of them without a word."""
+    command = ("edge-agent", "probe", "--map", str(path))
     if not words:
         return list(tags)
     try:
@@ -175,7 +177,7 @@ def _chosen(tags: Sequence[Tag], words: Sequence[str]) -> list[Tag]:
     except UnknownNameError as error:
         raise ConfigError(
             f"the map has no enabled row {error.word!r}; expected {FORMS}",
-            hint=f"for example {error.near}" if error.near else "",
+            hint=shlex.join([*command, error.near]) if error.near else "",
         ) from error
 
 

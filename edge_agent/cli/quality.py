@@ -21,6 +21,7 @@ from rich.table import Table
 
 from edge_agent import protocols
 from edge_agent.address_map import AddressMap
+from edge_agent.address_map.writer import replace_file
 from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
 from edge_agent.cli.tables import aligned, clock
 from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
@@ -118,6 +119,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 def parse_range(since: str, until: str | None, now_ms: int) -> tuple[int, int]:
     """Start and end in ms since 1970 UTC. Raises ``ConfigError``."""
     end_ms = now_ms - SETTLE_MS if until is None else _moment(until, "--until", now_ms)
+    if end_ms < 0:
+        raise ConfigError(
+            f"--until {until}: that is before 1970", hint="a later time, or leave it out for now"
+        )
     start_ms = _moment(since, "--since", end_ms)
     if start_ms < 0:
         raise ConfigError(
@@ -234,7 +239,7 @@ def _subjects(known: set[Key], loaded: AddressMap | None, device: str | None) ->
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text.encode())
     except OSError as error:
         raise unwritable(path, error) from error
 

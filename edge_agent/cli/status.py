@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from edge_agent.cli import tables
 from edge_agent.cli.tables import clock
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings
+from edge_agent.text.reasons import reason_of
+from edge_agent.text.selection import UnknownNameError, selected
 
 TIMEOUT_S = 5.0
 MS = "milliseconds"
@@ -63,13 +66,32 @@ def show(status: Mapping[str, Any], console: Console) -> None:
 def _show_frames(address: tuple[str, int], device: str, *, as_json: bool) -> int:
     found = fetch(*address, f"/frames?{urlencode({'device': device})}")
     if "error" in found:
-        raise ConfigError(found["error"], hint="edge-agent status lists the devices")
+        near = _near(fetch(*address), device)
+        hint = f"for example --frames {shlex.quote(near)}" if near else ""
+        raise ConfigError(found["error"], hint=hint or "edge-agent status lists the devices")
     if as_json:
         print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
         for line in frame_lines(found["blocks"]):
             print(line)
     return 0
+
+
+def _near(status: Mapping[str, Any], word: str) -> str:
+    """A name of the running map like one that it has not got; empty where there is none.
+
+    It is looked for here: among thousands of tags it takes a while, and an agent has other work.
+    """
+    keys = [
+        (device["site"], device["device"], tag["tag"])
+        for device in status.get("devices", ())
+        for tag in device["tags"]
+    ]
+    try:
+        selected(keys, [word], lambda key: key)
+    except UnknownNameError as error:
+        return error.near
+    return ""
 
 
 def frame_lines(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -100,7 +122,7 @@ def fetch(host: str, port: int, path: str = "/status") -> dict[str, Any]:
         status: dict[str, Any] = orjson.loads(body)
     except (OSError, UnicodeError, http.client.HTTPException, orjson.JSONDecodeError) as error:
         raise TransientError(
-            f"no agent answers on {host}:{port}: {error}",
+            f"no agent answers on {host}:{port}: {reason_of(error)}",
             hint="is it running? systemctl status edge-agent; --http tells where to ask",
         ) from error
     finally:

@@ -12,11 +12,17 @@ from itertools import repeat
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 TAGS_SHOWN_MAX = 4
+BORDER_WIDTH = 3
+"""A line and two spaces for each column."""
+FOLD_WIDTH_MIN = 4
+"""A narrower column can't be read."""
+STATE_WIDTH_MIN = len("delivering")
+"""The longest word that every state is or begins with."""
 _STYLES = {"good": "green", "bad": "bold red", "stale": "dim"}
 _RANKS = {"bad": 0, "stale": 1, "good": 2}
 
@@ -64,27 +70,43 @@ class Grid:
     """Cells in columns, before it is known where they are shown. ``numbers`` stand on the right.
 
     On a narrow terminal a number stays whole, and every other cell goes on in the next line.
+    Columns with a ``widths_min`` then have what the others leave, and at least that.
     """
 
     title: str
     columns: Sequence[str]
     numbers: frozenset[str]
+    widths_min: Mapping[str, int] = field(default_factory=dict)
     rows: list[Sequence[str | Text]] = field(default_factory=list)
 
     def add(self, *cells: str | Text) -> None:
         """One more row."""
         self.rows.append(cells)
 
-    def __rich__(self) -> Table:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = self._widths(options.max_width)
         table = Table(title=self.title, title_justify="left", expand=False)
         for column in self.columns:
             if column in self.numbers:
                 table.add_column(column, justify="right", no_wrap=True)
             else:
-                table.add_column(column, overflow="fold")
+                table.add_column(column, overflow="fold", width=widths.get(column))
         for row in self.rows:
             table.add_row(*row)
-        return table
+        yield table
+
+    def _widths(self, width_max: int) -> Mapping[str, int]:
+        """Of columns with a ``widths_min`` where not everything fits side by side."""
+        columns = zip(self.columns, *self.rows, strict=True)
+        whole = {column[0]: max(cell_len(str(cell)) for cell in column) for column in columns}
+        room = width_max - BORDER_WIDTH * len(whole) - 1
+        if sum(whole.values()) <= room:
+            return {}
+        others = sum(width for name, width in whole.items() if name not in self.widths_min)
+        widths = {name: max(least, room - others) for name, least in self.widths_min.items()}
+        left = room - sum(widths.values()) - sum(whole[name] for name in self.numbers)
+        folded = len(whole) - len(widths) - len(self.numbers)
+        return widths if left >= FOLD_WIDTH_MIN * folded else {}
 
     def show(self, console: Console) -> None:
         """A table with lines on a terminal; in a file or a pipe words in columns."""
@@ -97,23 +119,31 @@ class Grid:
 
 
 def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:
-    """Scans, ingest, journal and each sink: count, rate, lag, errors."""
-    numbers = ("samples", "per s", "waiting", "lag", "lost", "errors")
-    grid = Grid("stages", ("stage", *numbers, "state"), frozenset(numbers))
+    """Scans, ingest, journal and each sink: count, rate, lag, errors.
+
+    Without ``rates`` there is no column of them.
+    """
+    per_s = () if rates is None else ("per s",)
+    numbers = ("samples", *per_s, "waiting", "lag", "lost", "errors")
+    widths_min = {"state": STATE_WIDTH_MIN}
+    grid = Grid("stages", ("stage", *numbers, "state"), frozenset(numbers), widths_min)
     now_s = status["agent"]["now_ms"] / 1000
 
-    def rate(name: str, count: float) -> str:
-        value = rates.rate(name, count, now_s) if rates else None
-        return "" if value is None else f"{value:,.0f}"
+    def rate(name: str, count: float) -> tuple[str, ...]:
+        if rates is None:
+            return ()
+        value = rates.rate(name, count, now_s)
+        return ("" if value is None else f"{value:,.0f}",)
 
     for row in status["connections"]:
-        state = Text("connected", "green") if row["connected"] else Text(row["error"] or "", "red")
+        why = (row["error"] or "").removeprefix(f"{row['conn']}: ")
+        state = Text("connected", "green") if row["connected"] else Text(why, "red")
         errors = sum(row["errors"].values())
         late = row["late_p99_s"]
         grid.add(
             row["conn"],
             f"{row['samples']:,}",
-            rate(row["conn"], row["samples"]),
+            *rate(row["conn"], row["samples"]),
             "",
             "" if late is None else f"{late * 1000:.0f} ms late",
             "",
@@ -125,7 +155,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:
         grid.add(
             "ingest",
             f"{row['samples']:,}",
-            rate("ingest", row["samples"]),
+            *rate("ingest", row["samples"]),
             f"{row['waiting']:,}",
             "",
             f"{row['over_series_max'] + row['overflowed']:,}",
@@ -138,7 +168,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:
     grid.add(
         "journal",
         f"{journal['taken']:,}",
-        rate("journal", journal["taken"]),
+        *rate("journal", journal["taken"]),
         f"{journal['uncommitted']:,}",
         "",
         "",
@@ -151,7 +181,7 @@ def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:
         grid.add(
             f"→ {row['name']}",
             f"{row['delivered']:,}",
-            rate(row["name"], row["delivered"]),
+            *rate(row["name"], row["delivered"]),
             f"{row['pending']:,}",
             f"{row['lag_s']:.1f} s",
             f"{lost:,}",

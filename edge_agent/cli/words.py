@@ -11,7 +11,7 @@ from edge_agent.text.durations import duration_ms
 
 
 class Once(argparse.Action):
-    """Keeps the value of an option that has no default, and refuses a second one."""
+    """Keeps the value of an option, and refuses a second one."""
 
     def __call__(
         self,
@@ -20,8 +20,10 @@ class Once(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        if getattr(namespace, self.dest) is not None:
+        given: set[str] = vars(namespace).setdefault("given_once", set())
+        if self.dest in given:
             parser.error(f"{option_string} is given twice")
+        given.add(self.dest)
         setattr(namespace, self.dest, values)
 
 

@@ -7,7 +7,7 @@ replaced: `--out` may name a folder with other things in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from edge_agent.address_map.writer import replace_file
 from edge_agent.cards_file import unknown_names
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.generate.cards import render_with
-from edge_agent.generate.merge import cards_of, merge
+from edge_agent.generate.merge import Edited, merge
 from edge_agent.generate.renderers import DASHBOARD, RENDERERS
 from edge_agent.generate.subject import MARK, LeftOut, Subject
 from edge_agent.output_file import HINT_FOLDER, unwritable
@@ -65,16 +65,16 @@ def prepare(subject: Subject, folder: Path) -> Outcome:
         if rendered.left_out:
             left_out[name] = rendered.left_out
     conflicts: Sequence[str] = ()
-    edited, last = _text(folder / DASHBOARD), _text(folder / LAST)
+    unknown: Iterable[str] = ()
+    text, last = _text(folder / DASHBOARD), _text(folder / LAST)
     texts[LAST] = texts[DASHBOARD]
-    if edited is not None:
-        cards = cards_of(edited, DASHBOARD)
-        mains = {key: card.main for key, card in cards.items() if card.main is not None}
-        chosen = render_with(subject, mains).text
-        fresh = texts[DASHBOARD] if edited == last else chosen
-        merged = merge(last, edited, fresh, DASHBOARD)
+    if text is not None and text != last:
+        edited = Edited(text, str(folder / DASHBOARD))
+        mains = {key: card.main for key, card in edited.cards.items() if card.main is not None}
+        fresh = render_with(subject, mains).text
+        merged = merge(last, edited, fresh, str(folder / LAST))
         texts[DASHBOARD], conflicts = merged.text, merged.conflicts
-    unknown = unknown_names(cards_of(texts[DASHBOARD], DASHBOARD), _tags_of(subject))
+        unknown = unknown_names(merged.cards, _tags_of(subject))
     files = [_compared(folder, name, text) for name, text in texts.items()]
     return Outcome(tuple(files), tuple(conflicts), tuple(unknown), left_out)
 

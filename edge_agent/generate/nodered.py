@@ -11,7 +11,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from edge_agent.generate.subject import LeftOut, Rendered, Subject, planned, sift, stable_id
+from edge_agent.generate.subject import (
+    LeftOut,
+    Rendered,
+    Subject,
+    not_carried,
+    planned,
+    sift,
+    stable_id,
+)
 from edge_agent.generate.templating import render
 from edge_agent.model import Address, ByteOrder, Tag
 from edge_agent.normalize import HEARTBEAT_MS, digits_of
@@ -94,7 +102,7 @@ def _front(subject: Subject, left_out: Sequence[LeftOut]) -> Iterator[Node]:
         named = [str(one) for one in left_out[:LISTED_MAX]]
         if len(left_out) > LISTED_MAX:
             named.append(f"and {len(left_out) - LISTED_MAX} more")
-        yield _comment(tab, 1, f"{len(left_out)} tags are not carried", "\n".join(named))
+        yield _comment(tab, 1, not_carried(len(left_out)), "\n".join(named))
 
 
 def _comment(tab: str, row: int, name: str, info: str) -> Node:

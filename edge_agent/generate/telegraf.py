@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edge_agent import protocols
 from edge_agent.codec import WIDTHS
-from edge_agent.generate.subject import Rendered, Subject, planned, sift
+from edge_agent.generate.subject import Rendered, Subject, not_carried, planned, sift
 from edge_agent.generate.templating import render
 from edge_agent.model import Address, ByteOrder, Tag, ValueType, locate
 from edge_agent.normalize import digits_of
@@ -48,6 +48,7 @@ def render_modbus(subject: Subject) -> Rendered:
     changes = [row for tag in carried if (row := _change(tag)) is not None]
     script = render("telegraf-values.star", changes=changes)
     values = _common(subject) | {"inputs": inputs, "script": script, "left_out": left_out}
+    values["not_carried"] = not_carried(len(left_out))
     return Rendered(render("telegraf-modbus.toml", **values), left_out)
 
 

@@ -86,7 +86,8 @@ def _check_names(found: Found, defaults: Defaults) -> None:
         return
     shown = ", ".join(printable(name) for name in [*known][:NAMES_SHOWN_MAX])
     more = len(known) - NAMES_SHOWN_MAX
-    there = f"there are {shown}" if known else "its rows name no devices"
+    are = "is" if len(known) == 1 else "are"
+    there = f"there {are} {shown}" if known else "its rows name no devices"
     raise ConfigError(
         f"no device {', '.join(unknown)} in the file; {there}"
         + (f" and {more:,} more" if more > 0 else ""),

@@ -40,6 +40,7 @@ from edge_agent.pipeline.replan import Replanned, replanned
 from edge_agent.planner import Block, Connection
 from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.schedule import Backoff, Schedule, Step
+from edge_agent.text.counts import counted
 
 log = logging.getLogger(__name__)
 
@@ -386,8 +387,8 @@ class ConnectionPoller:
         if incident is not None:
             last = incident.exchanges[-1]
             log.info(
-                "%s: %s: %d tags went bad: sent %s, received %s",
-                *(self.name, place_of(reader.block), len(bad)),
+                "%s: %s: %s went bad: sent %s, received %s",
+                *(self.name, place_of(reader.block), counted(len(bad), "tag")),
                 *(last.frames.request.hex(" "), last.frames.reply.hex(" ") or "nothing"),
             )
 
@@ -419,8 +420,8 @@ class ConnectionPoller:
         if reader.failing_since is None:
             reader.failing_since = self._monotonic()
             level = logging.WARNING
-        tags = len(reader.block.tags)
-        log.log(level, "%s: %s: %d tags bad: %s", self.name, place_of(reader.block), tags, text)
+        tags = counted(len(reader.block.tags), "tag")
+        log.log(level, "%s: %s: %s bad: %s", self.name, place_of(reader.block), tags, text)
         reader.fail(text, self.counters)
         now = self._monotonic()
         cost_s = now - started if self.schedule.holds_up(step, now) else 0.0

@@ -18,6 +18,7 @@ import asyncpg
 
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.postgres.sql_files import queries
+from edge_agent.text.reasons import reason_of
 
 CONNECT_TIMEOUT_S = 10.0
 """A server that is starting up refuses at once; a far one answers within a few seconds."""
@@ -173,7 +174,7 @@ def _plain(error: Exception) -> str:
         case asyncpg.ClientConfigurationError():
             return str(error.args[0])  # without the library's own hint
         case ConnectionRefusedError() | socket.gaierror() if error.errno:
-            return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+            return reason_of(error)
         case ConnectionError() if "connection_lost" in str(error):
             return "the server closed the connection"
     return str(error)

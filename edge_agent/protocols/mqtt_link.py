@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -32,6 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.errors import TransientError
 from edge_agent.protocols.mqtt_syntax import MqttConn
+from edge_agent.text.reasons import reason_of
 
 __all__ = ["LOGIN_HINT", "Link", "Message", "Take", "user_property"]
 
@@ -297,6 +297,4 @@ def _secrets(conn: MqttConn) -> tuple[_Tls | None, str | None]:
 
 def _reason(error: BaseException) -> str:
     """An error's reason without the noise of its class and numbers."""
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return re.sub(r"^\[(Errno |code:)-?\d+\] ", "", str(error)) or type(error).__name__
+    return re.sub(r"^\[code:-?\d+\] ", "", reason_of(error))

@@ -85,10 +85,11 @@ class MapVersions:
         try:
             return self._versions[number]
         except KeyError:
-            raise ConfigError(
-                f"there is no version {number} of the map; there are {self._range()}",
-                hint="edge-agent map history",
-            ) from None
+            text = f"there is no version {number} of the map; there are {self._range()}"
+            if len(self._versions) == 1:
+                only = min(self._versions)
+                text = f"there is no version {number} of the map; there is only version {only}"
+            raise ConfigError(text, hint="edge-agent map history") from None
 
     def data(self, number: int) -> bytes:
         """A version's file. Raises ``ConfigError`` if there is none, or if it is damaged."""

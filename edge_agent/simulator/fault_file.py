@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from edge_agent.errors import ConfigError
 from edge_agent.simulator.faults import AREAS, Fault, Faults, Kind, Then, problem
+from edge_agent.text.counts import counted
 
 FILE_BYTES_MAX: Final = 1_000_000
 """Thousands of faults; more would be looked through with each request."""
@@ -43,7 +44,7 @@ def load(path: Path) -> Faults:
     except ConfigError as error:
         lines = str(error).splitlines()
         raise ConfigError(
-            "\n  ".join([f"{path}: {len(lines)} problems", *lines])
+            "\n  ".join([f"{path}: {counted(len(lines), 'problem')}", *lines])
             if len(lines) > 1
             else f"{path}: {lines[0]}",
             hint=_HINT,

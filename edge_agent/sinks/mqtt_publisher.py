@@ -29,6 +29,7 @@ from edge_agent.sinks.mqtt_window import (
     PublishWindow,
     reason_in_words,
 )
+from edge_agent.text.reasons import reason_of
 
 CONNECT_TIMEOUT_S = 10.0
 """From the name look-up to the broker's CONNACK: a TLS handshake on a Pi over a slow link."""
@@ -130,7 +131,7 @@ class Publisher(asyncio.Protocol):
             text = f"{broker}: no answer within {CONNECT_TIMEOUT_S:g} s"
             raise TransientError(text, hint=_LOGIN_HINT) from error
         except OSError as error:
-            raise TransientError(f"{broker}: cannot connect: {error}") from error
+            raise TransientError(f"{broker}: cannot connect: {reason_of(error)}") from error
         finally:
             if publisher._accepted.cancelled() or not publisher._accepted.done():
                 publisher._abort()

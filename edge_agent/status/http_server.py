@@ -22,11 +22,14 @@ from edge_agent.status.exposition import exposition
 from edge_agent.status.figures import AgentStatus, LiveValues, Loss, devices_of
 from edge_agent.status.frames import frames_of
 from edge_agent.status.verdict import flows
+from edge_agent.text.selection import FORMS
 from edge_agent.web import json_response, metrics_response, start
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 1.0
+NAME_CHARS_SHOWN = 400
+"""SITE/DEVICE/TAG has at most 386."""
 
 
 class Informant(Protocol):
@@ -127,7 +130,8 @@ class HttpServer:
         device = request.query.get("device", "")
         blocks = frames_of(self._agent.pollers, device)
         if not blocks:
-            return json_response({"error": f"no device {device!r} in the running map"}, 404)
+            text = f"the running map has no {device[:NAME_CHARS_SHOWN]!r}; expected {FORMS}"
+            return json_response({"error": text}, 404)
         return json_response({"blocks": blocks})
 
     async def _metrics(self, _: web.Request) -> web.Response:

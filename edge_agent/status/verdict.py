@@ -146,16 +146,22 @@ def _bad_tags(connections: Sequence[ConnectionStatus]) -> str:
 def _stops_at_plcs(connections: Sequence[ConnectionStatus]) -> list[str]:
     down = [connection for connection in connections if not connection["connected"]]
     if down and len(down) == len(connections):
-        return [f"the PLCs: no connection is up; {down[0]['conn']}: {down[0]['error']}"]
+        return [f"the PLCs: no connection is up; {_why_down(down[0])}"]
     unreadable = [
         connection
         for connection in connections
         if connection["connected"] and connection["scans"] and not connection["tags_good"]
     ]
     return [
-        *(f"{connection['conn']}: {connection['error']}" for connection in down),
+        *map(_why_down, down),
         *(f"{connection['conn']}: none of its tags can be read" for connection in unreadable),
     ]
+
+
+def _why_down(connection: ConnectionStatus) -> str:
+    """The connection, once, with its error; a driver's error names it already."""
+    place = f"{connection['conn']}: "
+    return place + (connection["error"] or "not connected yet").removeprefix(place)
 
 
 def _stops_at_journal(journal: JournalStatus) -> list[str]:

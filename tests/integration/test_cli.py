@@ -97,6 +97,12 @@ def test_help_is_there(command: tuple[str, ...]) -> None:
         (("map", "history", "--data-dir", "nowhere"), "nowhere: there is no such folder"),
         (("--data-dir", "nowhere", "map", "diff", "1"), "nowhere: there is no such folder"),
         (("quality", "--since", "99999d"), "before 1970; allowed: at most 366 days"),
+        (("quality", "--until", "99999999d"), "--until 99999999d: that is before 1970"),
+        (("quality", "--map-only", "--html", "/dev/null"), "/dev/null is not a file"),
+        (
+            ("probe", "--map", str(DEMO_MAP), "PUMP1/FLOW"),
+            f"hint: edge-agent probe --map {DEMO_MAP} PUMP01/FLOW",
+        ),
         (("check", "--map", str(DEMO_MAP), "--loudly"), "unrecognized"),
     ],
 )

@@ -76,7 +76,7 @@ def test_every_number_of_the_server_becomes_a_row(
         assert (tag.type, tag.address) == (TYPES[kind], f"nsu={NAMESPACE};s={name}")
         assert (tag.site, tag.line, tag.period_ms, tag.conn) == ("A1", "L 1", 500, server.conn)
     assert sum(tag.device == "Extra" for tag in tags) == EXTRA
-    assert f"{len(tags)} tags" in capsys.readouterr().out
+    assert f"{len(tags):,} tags" in capsys.readouterr().out
 
 
 def test_what_was_written_can_be_read(server: AnyServer, tmp_path: Path) -> None:

@@ -6,18 +6,24 @@ import argparse
 import importlib
 import io
 import re
+import socket
+import ssl
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from edge_agent.cli import plan, probe_show, tables
+from edge_agent.cli import demo, plan, probe_show, tables
 from edge_agent.cli import status as status_command
-from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_touched
+from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_load, _show_touched
+from edge_agent.errors import ConfigError
+from edge_agent.output_file import check_output
 from edge_agent.text.counts import counted
+from edge_agent.text.reasons import reason_of
 from edge_agent.text.selection import UnknownNameError, selected
 
 command_line = importlib.import_module("edge_agent.cli.main")  # the package has its function
@@ -110,17 +116,33 @@ def shown(width: int, *, terminal: bool, **fields: Any) -> str:
     return console.file.getvalue()
 
 
-def test_nothing_is_cut_on_a_narrow_terminal() -> None:
-    """A long connection and every state go on in the next line of their cell."""
-    lines = shown(80, terminal=True).splitlines()
-    assert max(map(cell_len, lines)) <= 80
+@pytest.mark.parametrize("width", [80, 76])
+def test_nothing_is_cut_on_a_narrow_terminal(width: int) -> None:
+    """A long connection goes on in the next line of its cell; what a state is stays whole."""
+    lines = shown(width, terminal=True).splitlines()
+    assert max(map(cell_len, lines)) <= width
     cells = [re.split("[│┃]", line) for line in lines if line.startswith("│")]
-    columns = zip(*(row for row in cells if len(row) == 10), strict=True)
+    columns = zip(*(row for row in cells if len(row) == 9), strict=True)
     texts = ["".join(cell.strip() for cell in column) for column in columns]
     assert "…" not in "".join(lines)
     assert CONN in texts[1]
     assert "123,456,789" in texts[2]
-    assert "delivering" in texts[8]
+    for state in ("connected", "delivering"):
+        assert any(row[7].strip() == state for row in cells if len(row) == 9)
+
+
+def test_a_state_says_its_connection_once() -> None:
+    """The row has it already."""
+    down = make_status()["connections"][0] | {"connected": False, "error": f"{CONN}: no answer"}
+    text = shown(40, terminal=False, connections=[down])
+    assert text.count(CONN) == 1
+    assert "no answer" in text
+
+
+def test_rates_are_shown_where_there_are_any() -> None:
+    """In the demo; one status alone has none, and no column for them."""
+    assert "per s" in tables.stages(make_status(), tables.Rates()).columns
+    assert "per s" not in tables.stages(make_status(), None).columns
 
 
 def test_a_pipe_has_no_width() -> None:
@@ -129,8 +151,6 @@ def test_a_pipe_has_no_width() -> None:
     assert lines[1].split() == [
         "stage",
         "samples",
-        "per",
-        "s",
         "waiting",
         "lag",
         "lost",
@@ -189,6 +209,74 @@ def test_a_name_that_is_not_there_has_a_near_one() -> None:
     with pytest.raises(UnknownNameError) as caught:
         selected([], ["PUMP01"], lambda key: key)
     assert caught.value.near == ""
+
+
+def test_the_load_of_one_has_its_noun() -> None:
+    """As everything that is counted; the noun is that of what will be."""
+    console = Console(file=io.StringIO(), soft_wrap=True)
+    load: Any = {
+        "tags": 3, "requests_per_s": 1, "rows_per_day": 2, "journal_hours": None, "verdict": None,
+    }  # fmt: skip
+    _show_load(console, load, load | {"tags": 1})
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == ["3 > 1 tag", "1 request/s", "2 rows/day"]
+
+
+def test_the_frames_of_nobody_have_a_name_like_it() -> None:
+    """Of the running map, in the form in which it was asked."""
+    status = make_status()
+    assert status_command._near(status, "PUMP1") == "PUMP01"
+    assert status_command._near(status, "A1/PUMP01/LEVL") == "A1/PUMP01/LEVEL"
+    assert status_command._near(make_status(devices=[]), "PUMP1") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('::1', 1883)"), "Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (
+            OSError("Multiple exceptions: [Errno 111] a, [Errno 113] b"),
+            "Multiple exceptions: a, b",
+        ),
+        (ssl.SSLError(1, "[SSL] wrong version number"), "wrong version number"),
+        (TimeoutError("timed out"), "timed out"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_reasons_have_no_numbers(error: OSError, reason: str) -> None:
+    """Nor addresses, which stand before them; TLS says more than the system's words for it."""
+    assert reason in reason_of(error)
+    assert "Errno" not in reason_of(error)
+
+
+def test_the_demo_finds_its_map_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies beside the package; without it the demo wants another one."""
+    monkeypatch.chdir(tmp_path)
+    assert demo.map_of_demo().is_file()
+    monkeypatch.setattr(demo, "PROJECT", tmp_path)
+    with pytest.raises(ConfigError, match="in the project's folder") as caught:
+        demo.map_of_demo()
+    assert "--map" in caught.value.hint
+
+
+def test_an_output_takes_the_place_of_files_only(tmp_path: Path) -> None:
+    """It is replaced, so /dev/null would be a file afterwards."""
+    check_output(tmp_path / "new.html")
+    with pytest.raises(ConfigError, match="is not a file"):
+        check_output(Path("/dev/null"))
+
+
+@pytest.mark.parametrize("option", ["--out", "--site", "--line", "--period-ms", "--max-nodes"])
+def test_browse_takes_no_option_twice(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if the first one says what is the default."""
+    value = {"--site": "SITE", "--line": "LINE", "--period-ms": "1000"}.get(option, "100")
+    out = [] if option == "--out" else ["--out", "map.csv"]
+    with pytest.raises(SystemExit):
+        command_line.main(["browse", "opc.tcp://h", *out, option, value, option, value])
+    assert f"{option} is given twice" in capsys.readouterr().err
 
 
 def test_series_that_end_are_counted() -> None:

@@ -78,6 +78,12 @@ def test_what_means_nothing_changes_nothing(card: str) -> None:
     assert arranged(f"  A1/PUMP01: {card}\n")["PUMP01"] == LAYOUT.devices[1]
 
 
+def test_a_long_title_is_cut() -> None:
+    """No card has room for it, and that is no mistake in the file."""
+    title = arranged(f"  A1/PUMP01: {{title: {'x' * 300}}}\n")["PUMP01"].title
+    assert title == "x" * 199 + "…"
+
+
 def test_the_generated_file_is_understood(tmp_path: Path) -> None:
     """Names with quotes and all."""
     subject = make_subject(tmp_path, nasty_tags())
@@ -137,7 +143,7 @@ async def test_what_is_wrong_is_told_and_the_rest_shows(
     """By the rules of `edge-agent generate`, once, each with its line; a tag that is not there."""
     path = tmp_path / "dashboard.yaml"
     path.write_text(
-        "version: 1\ncards:\n  A1/TANK07: {title: 3, colour: red, main: NOPE}\n"
+        "version: 1\ncards:\n  A1/TANK07: {title: [3], colour: red, main: NOPE}\n"
         "  A1/PUMP01: {title: Main, gauge: {lo: 9, hi: 1}}\n  A1/XX: 5\n"
     )
     feed = ArrangedFeed(KeptFeed(), path)
@@ -151,7 +157,7 @@ async def test_what_is_wrong_is_told_and_the_rest_shows(
         path.write_text("version: 1\ncards: {}\n")
         await feed.look()
     for part in (
-        "line 3, cards.A1/TANK07.title: found 3",
+        "line 3, cards.A1/TANK07.title: found a list",
         "line 3, cards.A1/TANK07.colour: unknown",
         "line 4, cards.A1/PUMP01.gauge.hi: 1 is not above lo, 9",
         "line 5, cards.A1/XX: found 5",
@@ -170,7 +176,7 @@ async def test_a_file_full_of_mistakes_does_not_fill_the_log(
     path.write_text("version: 1\ncards:\n" + "".join(f"  A1/D{n}: 5\n" for n in range(25)))
     await ArrangedFeed(KeptFeed(), path).look()
     assert len(caplog.records) == 11
-    assert "15 problems more" in caplog.text
+    assert "15 more problems" in caplog.text
 
 
 async def test_a_look_without_a_change_has_the_same_layout(tmp_path: Path) -> None:

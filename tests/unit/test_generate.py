@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 
 from edge_agent import address_map, cli, protocols
 from edge_agent.address_map.writer import to_csv
 from edge_agent.errors import ConfigError
 from edge_agent.generate import quoting
 from edge_agent.generate.files import LAST, Outcome, prepare, write
-from edge_agent.generate.merge import merge
+from edge_agent.generate.merge import Edited, merge
 from edge_agent.generate.quoting import one_line
 from edge_agent.generate.renderers import DASHBOARD, RENDERERS
-from edge_agent.generate.subject import MARK, Subject
-from edge_agent.model import Tag
+from edge_agent.generate.subject import MARK, Subject, not_carried
+from edge_agent.model import Tag, ValueType
 from edge_agent.settings import load_settings
 from edge_agent.status.exposition import METRICS
 from edge_agent.text.yaml_text import BYTES_MAX
@@ -404,7 +405,7 @@ version: 1
 group: {}
 cards:
   A1/PUMP01:
-    title: 3
+    title: 3.5
     main: [PRESS]
     gauge: {lo: 9, hi: 1}
     colour: red
@@ -412,7 +413,7 @@ cards:
     gauge: {lo: .inf, high: 4}
     titel: x
   A1/XX: 5
-  7: {}
+  7.5: {}
 """
 
 
@@ -426,9 +427,9 @@ def test_every_problem_of_an_edited_file_is_told_at_once(
     assert run(tmp_path) == 2
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        "edge-agent: dashboard.yaml: 10 problems",
+        f"edge-agent: {tmp_path / 'out' / DASHBOARD}: 10 problems",
         "  line 2, group: unknown; did you mean groups?",
-        '  line 5, cards.A1/PUMP01.title: found 3; allowed: a text, like "3"',
+        "  line 5, cards.A1/PUMP01.title: found 3.5; allowed: a text; put it in quotes",
         "  line 6, cards.A1/PUMP01.main: found a list; allowed: a text",
         "  line 7, cards.A1/PUMP01.gauge.hi: 1 is not above lo, 9; exchange them",
         "  line 8, cards.A1/PUMP01.colour: unknown; allowed: title, group, main, gauge",
@@ -436,7 +437,7 @@ def test_every_problem_of_an_edited_file_is_told_at_once(
         "  line 10, cards.A1/FAN02.gauge.lo: found inf; allowed: a number, or null for none",
         "  line 11, cards.A1/FAN02.titel: unknown; did you mean title?",
         "  line 12, cards.A1/XX: found 5; allowed: a mapping with title, group, main, gauge",
-        "  line 13, cards.7: allowed: SITE/DEVICE as a text",
+        "  line 13, cards.7.5: allowed: SITE/DEVICE as a text",
         "  hint: correct it, or delete the file to begin anew; docs/generate.md has its form",
     ]
     assert run(tmp_path, "--check", "--json") == 2
@@ -468,6 +469,73 @@ def test_names_that_the_map_has_not_got_are_told_and_stay(
         "cards.A1/PUMP01.main: the device has no tag 'FLOW'",
         "cards.A1/FAN2: there is no such device; did you mean A1/FAN02?",
     ]
+
+
+def test_whole_numbers_are_texts_and_titles_may_be_long(tmp_path: Path) -> None:
+    """A tag may be called 101; a number that is written in another way is no text."""
+    tags = [make_tag("101"), make_tag("102", address="hr:4")]
+    generate(tmp_path, tags)
+    edit(tmp_path, lambda text: text.replace('main: "101"', "main: 102"))
+    edit(tmp_path, lambda text: text.replace('title: "PUMP01"', f"title: {'x' * 300}"))
+    edit(tmp_path, lambda text: text + "  7: {title: 8}\n")
+    outcome = generate(tmp_path, tags)
+    assert outcome.unknown == ("cards.7: there is no such device",)
+    assert dashboard(tmp_path)["cards"]["A1/PUMP01"]["main"] == 102
+    edit(tmp_path, lambda text: text.replace("main: 102", "main: 0102"))
+    with pytest.raises(ConfigError, match=r"main: found 102; allowed: a text; put it in quotes"):
+        generate(tmp_path, tags)
+    edit(tmp_path, lambda text: text.replace("main: 0102", f"main: 0x{'f' * 9000}"))
+    with pytest.raises(ConfigError, match="main: found a number"):
+        generate(tmp_path, tags)
+
+
+def test_a_file_that_nobody_edited_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands of cards that takes seconds; an edited one is parsed once, beside its record."""
+    parsed: list[str] = []
+    composed = Composer.get_single_node
+
+    def get_single_node(composer: Composer) -> Any:
+        parsed.append("one")
+        return composed(composer)
+
+    monkeypatch.setattr(Composer, "get_single_node", get_single_node)
+    for hi in (4.0, 4.0, 5.0):
+        generate(tmp_path, two_devices(hi=hi))
+    assert not parsed
+    edit(tmp_path, lambda text: text.replace("hi: 5.0", "hi: 3.5"))
+    generate(tmp_path, two_devices())
+    assert len(parsed) == 3
+
+
+def test_many_unknown_names_are_told_in_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty of them, with a name that is like each; --json has all."""
+    make_subject(tmp_path, two_devices())
+    assert run(tmp_path) == 0
+    more = "".join(f"  A1/FAN02{number}: {{}}\n" for number in range(25))
+    edit(tmp_path, lambda text: text + more)
+    assert run(tmp_path) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 21
+    assert told[19].endswith("there is no such device; did you mean A1/FAN02?")
+    assert told[20] == "  and 5 more (--json has all)"
+    assert run(tmp_path, "--json") == 0
+    unknown = json.loads(capsys.readouterr().out)["unknown"]
+    assert len(unknown) == 25
+    assert unknown[20].endswith("there is no such device")
+
+
+def test_one_tag_that_is_not_carried_is_one(tmp_path: Path) -> None:
+    """In the flow and in Telegraf's file."""
+    subject = make_subject(
+        tmp_path, [make_tag(), make_tag("B", address="hr:8", type=ValueType.BCD16)]
+    )
+    assert "# 1 tag is not carried:" in RENDERERS["telegraf-modbus.toml"](subject).text
+    assert not_carried(1) == "1 tag is not carried"
+    assert not_carried(2) == "2 tags are not carried"
 
 
 def test_ends_of_a_gauge_are_never_crossed_by_a_merge(tmp_path: Path) -> None:
@@ -504,12 +572,13 @@ def test_every_edit_survives_every_change_of_the_map(
         return f"version: 1\ncards:\n{cards}"
 
     base, mine, fresh = text(old, {}), text(old, edits), text(new, {})
-    merged = merge(base, mine, fresh, "x")
+    merged = merge(base, Edited(mine, "x"), fresh, "base")
     cards = yaml_of(merged.text)["cards"]
     edited = {name: title for name, title in edits.items() if name in old}
     assert {name: cards[name]["title"] for name in edited} == edited
     assert set(cards) == set(new) | set(edited)
-    again = merge(fresh, merged.text, fresh, "x")
+    assert merged.cards == Edited(merged.text, "x").cards
+    again = merge(fresh, Edited(merged.text, "x"), fresh, "base")
     assert (again.text, again.conflicts) == (merged.text, [])
 
 

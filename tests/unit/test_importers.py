@@ -680,7 +680,8 @@ def source(tmp_path: Path) -> Path:
 
 def run(source: Path, *words: str) -> int:
     """`edge-agent import`, with the map beside the source."""
-    return cli.main(["import", str(source), "--out", str(source.with_name("out.csv")), *words])
+    out = [] if "--out" in words else ["--out", str(source.with_name("out.csv"))]
+    return cli.main(["import", str(source), *out, *words])
 
 
 def test_the_command_writes_the_map_and_reports(
@@ -753,7 +754,7 @@ def test_wrong_options_are_said_before_anything_is_read(
     assert not source.with_name("out.csv").exists()
 
 
-@pytest.mark.parametrize("option", ["--site", "--unit-id", "--period-ms", "--from"])
+@pytest.mark.parametrize("option", ["--out", "--site", "--unit-id", "--period-ms", "--from"])
 def test_an_option_that_is_given_twice_is_refused(
     source: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

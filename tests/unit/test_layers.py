@@ -80,6 +80,7 @@ FOR_DASHBOARD = {
     "settings",
     "store",
     "supervisor",
+    "text.counts",
     "text.yaml_text",
 }
 """What `dashboard` may use of `edge_agent`: nothing of the pipeline, and nothing that writes."""

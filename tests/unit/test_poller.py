@@ -315,7 +315,7 @@ async def test_a_block_says_once_that_it_fails_and_once_that_it_works(
     await until(lambda: rig.journal.samples)
     levels = [record.levelno for record in caplog.records]
     assert levels == [logging.WARNING, *[logging.DEBUG] * (len(levels) - 2), logging.INFO]
-    assert caplog.records[0].message == "plc://a: unit 1 A 0..0: 1 tags bad: busy"
+    assert caplog.records[0].message == "plc://a: unit 1 A 0..0: 1 tag bad: busy"
     assert caplog.records[-1].message.startswith("plc://a: unit 1 A 0..0: read again after 0.")
 
 

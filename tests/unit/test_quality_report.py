@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from edge_agent.cli.quality import _write
 from edge_agent.errors import TransientError
 from edge_agent.quality.collect import Collected, Columns, Kept, Key, Subject, collect
 from edge_agent.quality.figures import Expectation, Figures, Fold, Gap, Minutes
@@ -292,6 +294,17 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def test_the_page_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    """As a whole: what was there is not written into, so that half a page is never left."""
+    path, before = tmp_path / "report.html", tmp_path / "before"
+    path.write_text("old")
+    before.hardlink_to(path)
+    _write(path, "온도")
+    assert path.read_text() == "온도"
+    assert before.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_page_shows_names_as_they_are_and_needs_nothing() -> None:

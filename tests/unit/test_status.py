@@ -282,6 +282,15 @@ def test_the_verdict_names_every_place_where_data_stops(case: str) -> None:
     assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (well, text)
 
 
+def test_a_connection_is_named_once() -> None:
+    """Errors of drivers begin with it."""
+    bad = down(error="tcp://a: Connection refused")
+    one = verdict([bad], make_journal(), [], [], [], 0)[1]
+    assert one == "Data stops at the PLCs: no connection is up; tcp://a: Connection refused"
+    two = verdict([bad, make_connection("tcp://b")], make_journal(), [], [], [], 0)[1]
+    assert two == "Data stops at tcp://a: Connection refused"
+
+
 def make_ingest(**fields: Any) -> IngestStatus:
     """Ingest that is well."""
     well: dict[str, Any] = {"connected": True, "error": None, "error_since_ms": None}
