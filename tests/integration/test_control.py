@@ -170,7 +170,7 @@ def test_going_back_over_another_map_is_refused(agent: Agent) -> None:
 
 def test_what_is_asked_for_and_is_not_there(agent: Agent) -> None:
     """An error in words, with what to do."""
-    with pytest.raises(ConfigError, match="there is no version 7 of the map; there is only version 1"):
+    with pytest.raises(ConfigError, match="no version 7 of the map; there is only version 1"):
         client_of(agent).get_bytes("/map/versions/7")
     with pytest.raises(ConfigError, match="no version 7"):
         client_of(agent).post("/map/rollback/7")
