@@ -261,6 +261,6 @@ def test_a_driver_that_breaks_on_import_costs_its_own_rows(
     assert done.returncode == 2
     assert done.stdout + done.stderr == (
         "edge-agent: broken.csv: 1 problem\n"
-        "  line 2, column protocol, 'broken': protocol 'broken' can't be loaded from package broken-driver: ModuleNotFoundError: No module named"
-        " 'no_such_library'\n"
+        "  line 2, column protocol, 'broken': protocol 'broken' can't be loaded from package"
+        " broken-driver: ModuleNotFoundError: No module named 'no_such_library'\n"
     )
