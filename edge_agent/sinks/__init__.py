@@ -55,6 +55,7 @@ def _mqtt(settings: Settings) -> Destination | None:
         ca_file=settings.mqtt.ca_file,
         cert_file=settings.mqtt.cert_file,
         key_file=settings.mqtt.key_file,
+        is_marked=bool(settings.mqtt.ingest_topics),
     )
     return Destination(sink, teller=sink, has_ingested=True)
 

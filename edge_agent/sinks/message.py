@@ -5,8 +5,8 @@ A message has seven keys in this order and no space:
 "value":12.3,"unit":"bar"}``, UTF-8, on the topic ``plc/{site}/{device}/{tag}``. ``ts`` is UTC with
 milliseconds, ``value`` always a JSON number.
 
-Beside the payload each message has the MQTT 5 user property `ORIGIN`, the agent's id: by it an
-agent knows its own messages when they come back to it (`pipeline/ingest.py`).
+Beside the payload a message has the MQTT 5 user property `ORIGIN`, the agent's id, if the agent
+takes messages in as well: by it, it knows its own when they come back (`pipeline/ingest.py`).
 
 Whatever stays the same from sample to sample of a series is rendered once, a time once per run,
 and the numbers of a batch in one call: 0.3 us per message, against 1.2 for a dict per sample.

@@ -12,7 +12,8 @@ the reason ``stopped`` (closed on purpose) or ``connection lost`` (the last will
 is stands in the retained topic ``plc-status/{site}/{device}``; while the agent is offline it is as
 old as that.
 
-Whatever is published says by a user property which agent it comes from (`message.ORIGIN`).
+If the agent also listens to the broker, whatever is published says by a user property which agent
+it comes from (`message.ORIGIN`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, starmap
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,7 +77,8 @@ class _Withheld:
 class MqttSink:
     """Delivers to one MQTT 5 broker. The constructor does no I/O.
 
-    Raises ``ConfigError`` for an address or a combination of settings that can't work.
+    Messages carry the agent's id if ``is_marked``. Raises ``ConfigError`` for an address or a
+    combination of settings that can't work.
     """
 
     name = "mqtt"
@@ -91,6 +93,7 @@ class MqttSink:
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
+        is_marked: bool = False,
         version: str = __version__,
         ack_timeout_s: float = ACK_TIMEOUT_S,
         monotonic: Callable[[], float] = time.monotonic,
@@ -103,7 +106,7 @@ class MqttSink:
         if key_file and not cert_file:
             raise ConfigError("mqtt.key_file: needs mqtt.cert_file, the certificate it belongs to")
         self._agent_id = agent_id
-        self._origin = ORIGIN, agent_id
+        self._origin = [(ORIGIN, agent_id)] if is_marked else []
         self._version = version
         self._username = username
         self._password = password
@@ -140,7 +143,7 @@ class MqttSink:
             self._login(),
             tls=tls,
             ack_timeout_s=self._ack_timeout_s,
-            properties=user_property(*self._origin),
+            properties=b"".join(starmap(user_property, self._origin)),
         )
         await self._announce(self._publisher)
         self._session += 1
@@ -240,7 +243,7 @@ class MqttSink:
                 self._status_topic,
                 self._status("offline", "stopped"),
                 retain=True,
-                user_properties=[self._origin],
+                user_properties=self._origin,
             )
             await publisher.close(farewell.write())
 
@@ -316,7 +319,7 @@ class MqttSink:
                 payload=self._status("offline", "connection lost"),
                 qos=mqtt5.QoS.AT_LEAST_ONCE,
                 retain=True,
-                user_properties=[self._origin],
+                user_properties=self._origin,
             ),
         )
 

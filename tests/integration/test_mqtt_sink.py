@@ -79,9 +79,11 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 @asynccontextmanager
-async def opened(url: str, *, ack_timeout_s: float = 10.0) -> AsyncIterator[MqttSink]:
+async def opened(
+    url: str, *, ack_timeout_s: float = 10.0, is_marked: bool = False
+) -> AsyncIterator[MqttSink]:
     """A sink, open, and closed in the end."""
-    sink = MqttSink(agent_id="edge-1", url=url, ack_timeout_s=ack_timeout_s)
+    sink = MqttSink(agent_id="edge-1", url=url, ack_timeout_s=ack_timeout_s, is_marked=is_marked)
     try:
         await sink.open(JOURNAL)
         yield sink
@@ -372,11 +374,17 @@ async def publish_marked(port: int, topic: str, payload: str, agent_id: str | No
         await client.publish(topic, payload, qos=1, properties=properties)
 
 
-async def test_every_message_says_which_agent_has_published_it(broker: Mosquitto) -> None:
-    """Samples, a device's status, and each word of the agent's own status, the last will too."""
+@pytest.mark.parametrize("is_marked", [True, False], ids=["marked", "plain"])
+async def test_every_message_says_which_agent_has_published_it(
+    broker: Mosquitto, is_marked: bool
+) -> None:
+    """Samples, a device's status, and each word of the agent's own status, the last will too.
+
+    Without the mark nothing has a user property, which would cost each subscriber.
+    """
     found: list[tuple[str, str | None]] = []
     client = aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5)
-    async with client, opened(broker.url) as sink:
+    async with client, opened(broker.url, is_marked=is_marked) as sink:
         await client.subscribe("#", qos=1)
 
         async def heard(count: int) -> None:
@@ -397,7 +405,7 @@ async def test_every_message_says_which_agent_has_published_it(broker: Mosquitto
         assert sink._publisher is not None
         sink._publisher._abort()
         await heard(15)
-    assert {origin for _, origin in found} == {"edge-1"}
+    assert {origin for _, origin in found} == {"edge-1" if is_marked else None}
     assert [topic for topic, _ in found].count(STATUS) == 4
     assert len({topic for topic, _ in found}) == 12
 
