@@ -44,14 +44,11 @@ What comes back
 ---------------
 What is taken in is not published again (`ingested.py`), and what we publish is not taken in: else
 one message would go round for ever. The map does not tell our own messages from others': the last
-ones of a tag that has left it, or hours of them after an outage of the broker, come when it is not
-polled any more, also after a restart with a smaller map. Their time does not tell it either, since
-a source's clock may be ahead. So the MQTT sink marks each message with a user property, the agent's
-id (`message.ORIGIN`), which a broker must hand on unaltered (MQTT 5.0, 3.3.2.3.7), also to a
-session that was away. It costs the sink nothing, being rendered once; on the wire 22 bytes a
-message with an id like *edge-01*, and who receives it by paho 20 us to decode; so it is there only
-where `ingest_topics` is set. MQTT's *no local* does not help: publisher and subscriber are two
-connections.
+ones of a tag that has left it, or hours of them after an outage of the broker, come when nobody
+polls it any more. Their time does not tell it either: a source's clock may be ahead. So, where
+`ingest_topics` is set, the MQTT sink marks each message with a user property, the agent's id
+(`message.ORIGIN`), which a broker must hand on unaltered (MQTT 5.0, 3.3.2.3.7). That costs the sink
+nothing, and who receives it by paho 20 us (decision 18).
 
 The mark alone is not enough: a flow of Node-RED passes user properties on with what it makes of our
 values. So a message is our own if it has the mark and its series was ever polled: the journal knows
