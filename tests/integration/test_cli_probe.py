@@ -359,9 +359,11 @@ def listening(*, rude: bool) -> Iterator[tuple[type[Listener], str]]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as listener:
         thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
         thread.start()
-        yield handler, f"tcp://127.0.0.1:{listener.server_address[1]}?timeout_ms=50"
-        listener.shutdown()
-        thread.join()
+        try:
+            yield handler, f"tcp://127.0.0.1:{listener.server_address[1]}?timeout_ms=50"
+        finally:  # a test that fails must not keep the run from its end
+            listener.shutdown()
+            thread.join()
 
 
 def test_a_silent_unit_is_asked_once(
