@@ -1,8 +1,8 @@
 """What devices were found to refuse, kept across restarts in one small file.
 
 It saves the search at each start, nothing else: a file that is lost, damaged or can't be written
-costs a few requests. So it is written at once and without fsync, replaced as a whole, and what is
-wrong with it is said once. Cells are kept, not tags: they stay true when the map changes.
+costs a few requests, and what is wrong with it is said once. Cells are kept, not tags: they stay
+true when the map changes.
 
     {"tcp://10.0.0.5:502": {"1/holding": {"holes": [[40, 2]], "cuts": [[99, 200]]}}}
 
@@ -20,6 +20,7 @@ from typing import Any, Final
 import orjson
 
 from edge_agent.pipeline.parts import NO_GAPS, Gaps
+from edge_agent.pipeline.small_file import SmallFile
 from edge_agent.planner import Block
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ class GapBook:
     """The gaps of all blocks; without a path it is kept in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
         self._areas: dict[tuple[str, str], _Area] = {}
-        self._is_broken = False
+        self._file: SmallFile | None = None
         if path is not None:
+            self._file = SmallFile(path, "what devices refuse is not kept for the next start")
             self._load(path)
 
     def of(self, conn: str, block: Block) -> Gaps:
@@ -73,21 +74,12 @@ class GapBook:
             log.warning("%s can't be used, devices are asked anew: %s", path, error)
 
     def _write(self) -> None:
-        if self._path is None:
+        if self._file is None:
             return
         document: dict[str, dict[str, dict[str, list[tuple[int, int]]]]] = {}
         for (conn, name), area in sorted(self._areas.items()):
             document.setdefault(conn, {})[name] = {key: sorted(area[key]) for key in area}
-        temporary = self._path.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(orjson.dumps(document))
-            temporary.replace(self._path)
-        except OSError as error:
-            if not self._is_broken:
-                log.warning("what devices refuse is not kept for the next start: %s", error)
-            self._is_broken = True
-        else:
-            self._is_broken = False
+        self._file.write(orjson.dumps(document))
 
 
 def _parsed(document: Any) -> Iterable[tuple[tuple[str, str], _Area]]:

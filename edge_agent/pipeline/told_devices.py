@@ -3,7 +3,7 @@
 A device that leaves the map while the agent is down would otherwise be told as it was for ever. The
 file is written before a device is told of for the first time, and again when it was taken back, so
 that a crash in between costs a message too many. A file that is lost, damaged or can't be written
-costs that such a device stays; it is written without fsync, and replaced as a whole.
+costs that such a device stays.
 
     [["A1", "PUMP01"], ["A1", "탱크07"]]
 """
@@ -17,6 +17,8 @@ from typing import Final
 
 import orjson
 
+from edge_agent.pipeline.small_file import SmallFile
+
 log = logging.getLogger(__name__)
 
 DEVICES_FILE: Final = "devices.json"
@@ -29,9 +31,8 @@ class ToldDevices:
     """The devices that a sink has been told of and that were not taken back."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._is_broken = False
-        self._devices = self._load()
+        self._file = SmallFile(path, "which devices are told of is not kept for a restart")
+        self._devices = _load(path)
 
     def without(self, present: Collection[Device]) -> list[Device]:
         """Those that are to be taken back if these are all there are; sorted."""
@@ -45,27 +46,19 @@ class ToldDevices:
         """They were taken back."""
         self._change(self._devices.difference(devices))
 
-    def _load(self) -> frozenset[Device]:
-        try:
-            names = orjson.loads(self._path.read_bytes())
-            return frozenset((str(site), str(device)) for site, device in names)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s can't be used, what is told stays as it is: %s", self._path, error)
-        return frozenset()
-
     def _change(self, devices: frozenset[Device]) -> None:
         if devices == self._devices:
             return
         self._devices = devices
-        temporary = self._path.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(orjson.dumps(sorted(devices)))
-            temporary.replace(self._path)
-        except OSError as error:
-            if not self._is_broken:
-                log.warning("which devices are told of is not kept for a restart: %s", error)
-            self._is_broken = True
-        else:
-            self._is_broken = False
+        self._file.write(orjson.dumps(sorted(devices)))
+
+
+def _load(path: Path) -> frozenset[Device]:
+    try:
+        names = orjson.loads(path.read_bytes())
+        return frozenset((str(site), str(device)) for site, device in names)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s can't be used, what is told stays as it is: %s", path, error)
+    return frozenset()
