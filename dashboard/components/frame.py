@@ -12,12 +12,21 @@ from dashboard.components.text import text
 from dashboard.state.session import Session
 
 BOOT = """
-try {
-  const html = document.documentElement, stored = localStorage.getItem("language");
-  html.lang = stored || (navigator.language.startsWith("ko") ? "ko" : "en");
-} catch {}
+{
+  const html = document.documentElement;
+  const stored = (key) => {
+    try {
+      return localStorage.getItem(key);
+    } catch {
+      return null;
+    }
+  };
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  html.lang = stored("language") ?? (navigator.language.startsWith("ko") ? "ko" : "en");
+  html.dataset.theme = stored("chosen-theme") ?? (dark ? "dark" : "light");
+}
 """
-"""Before the first paint; Reflex itself does the same for the theme."""
+"""Language and theme before the first paint (`elements/words.js`, `elements/theme.js`)."""
 
 FIRST_SNAPSHOT = """
 {

@@ -2,16 +2,18 @@
 
 import { Drawn, h, icon, setAttribute } from "./base.js";
 import { live } from "./live.js";
+import { isDark, turnTheme } from "./theme.js";
 import { show, view } from "./view.js";
 import { otherLanguage, say, setLanguage } from "./words.js";
 
 class Preferences extends Drawn {
   start() {
     this.language = h("button.quiet", { type: "button", onclick: () => setLanguage(otherLanguage()) });
-    this.theme = h("button.quiet", { type: "button", onclick: () => this.#turn() });
+    this.theme = h("button.quiet", { type: "button", onclick: turnTheme });
     this.source = h("select", { hidden: true, onchange: () => this.#choose() });
     this.replaceChildren(this.source, this.language, this.theme);
     this.on(document, "language", () => this.#label());
+    this.on(document, "theme", () => this.#label());
     this.on(document, "view", () => this.#label());
     this.on(live, "layout", () => this.#label());
     this.#label();
@@ -22,9 +24,8 @@ class Preferences extends Drawn {
     this.language.textContent = other;
     // Who speaks to the page says what is written on the button.
     setAttribute(this.language, "aria-label", `${other}: ${say("language")}`);
-    const dark = document.documentElement.classList.contains("dark");
-    this.theme.replaceChildren(icon(dark ? "sun" : "moon"));
-    setAttribute(this.theme, "aria-label", say(dark ? "light" : "dark"));
+    this.theme.replaceChildren(icon(isDark() ? "sun" : "moon"));
+    setAttribute(this.theme, "aria-label", say(isDark() ? "light" : "dark"));
     setAttribute(this.source, "aria-label", say("source"));
     this.source.hidden = live.sources.length < 2;
     const chosen = view().get("source") ?? live.sources[0];
@@ -35,22 +36,6 @@ class Preferences extends Drawn {
 
   #choose() {
     show({ source: this.source.value === live.sources[0] ? null : this.source.value }, { push: true });
-  }
-
-  /** Reflex reads the same key when the next page is loaded. */
-  #turn() {
-    const { classList, style } = document.documentElement;
-    const theme = classList.contains("dark") ? "light" : "dark";
-    classList.remove("light", "dark");
-    classList.add(theme);
-    style.colorScheme = theme;
-    try {
-      localStorage.setItem("theme", theme);
-    } catch {
-      // A browser that stores nothing follows the system's theme next time.
-    }
-    document.dispatchEvent(new Event("theme"));
-    this.#label();
   }
 }
 

@@ -150,6 +150,21 @@ def test_dark_and_light(plant: Plant, open_page: OpenPage) -> None:
     expect(body).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
+def test_a_chosen_theme_outlives_the_systems(plant: Plant, open_page: OpenPage) -> None:
+    """Who has chosen keeps the choice; who has not follows the system, and the button with it."""
+    page = open_page(plant.dashboard.url, color_scheme="dark")
+    body = page.locator("body")
+    page.emulate_media(color_scheme="light")
+    expect(body).to_have_css("background-color", "rgb(255, 255, 255)")
+    page.get_by_role("button", name="어두운 화면").click()
+    expect(body).to_have_css("background-color", "rgb(15, 15, 15)")
+    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(300)  # nothing happens, which nobody tells us
+    expect(body).to_have_css("background-color", "rgb(15, 15, 15)")
+    expect(page.get_by_role("button", name="밝은 화면")).to_be_visible()
+
+
 def test_languages(plant: Plant, open_page: OpenPage) -> None:
     """The browser's language at first, then the chosen one, also after a reload."""
     page = open_page(plant.dashboard.url, locale="en-US")
