@@ -15,12 +15,11 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.model import Tag
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store.layout import (
-    HOUR_MS,
-    MINUTE_MS,
     MINUTES_PER_HOUR,
     PACKED_SCHEMA,
     SERIES_ID_BITS,

@@ -28,8 +28,8 @@ from typing import cast
 import uvloop
 
 from bench.mqtt_publish import SERIES, TAGS, cpu_s
+from edge_agent.clock import epoch_ms
 from edge_agent.journal import Journal
-from edge_agent.journal.file import epoch_ms
 from edge_agent.model import Batch, Tag, ValueType
 from edge_agent.pipeline.ingest import Ingest
 from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested
@@ -37,6 +37,7 @@ from edge_agent.planner import plan
 from edge_agent.protocols.base import Driver
 from edge_agent.protocols.mqtt import MqttDriver
 from edge_agent.protocols.mqtt_syntax import parse_conn
+from edge_agent.settings import Broker
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.mqtt import MqttSink
 from tests.servers import Mosquitto
@@ -51,7 +52,7 @@ GIVE_UP_S = 10.0
 
 async def publish(port: int, rate: int, seconds: int) -> None:
     """Publish at an even rate, each message with the time at which it leaves."""
-    sink = MqttSink(agent_id="bench", url=f"mqtt://127.0.0.1:{port}")
+    sink = MqttSink(agent_id="bench", broker=Broker("127.0.0.1", port))
     await sink.open(JournalIdentity("bench", "journal"))
     started, sent, sequence = time.monotonic(), 0, 0
     while sent < rate * seconds:
@@ -128,10 +129,10 @@ async def take_in(run: Run, folder: Path) -> dict[str, float]:
     """Every message a sample in the journal."""
     journal = Journal(folder / "journal.db", bytes_max=1_000_000_000)
     await journal.open([])
-    book = Ingested(folder / INGESTED_FILE, ())
+    book = Ingested(folder / INGESTED_FILE)
     ingest = Ingest(
         parse_conn(f"mqtt://127.0.0.1:{run.port}"), ["plc/+/+/+"], journal, book,
-        agent_id="bench", password=None, polled=(), now_ms=epoch_ms,
+        agent_id="bench", password=None, now_ms=epoch_ms,
     )  # fmt: skip
     committing = asyncio.create_task(journal.run())
     taking = asyncio.create_task(ingest.run())

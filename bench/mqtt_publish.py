@@ -22,6 +22,7 @@ from statistics import median
 import uvloop
 
 from edge_agent.model import Batch, Series
+from edge_agent.settings import Broker
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.message import MessageRenderer
 from edge_agent.sinks.mqtt import MqttSink
@@ -67,9 +68,9 @@ def rendering_us(batch: Batch) -> float:
     return (cpu_s() - start) / (rounds * len(batch)) * 1e6
 
 
-async def publish(url: str, messages: int, rounds: int, size: int) -> dict[str, float]:
+async def publish(port: int, messages: int, rounds: int, size: int) -> dict[str, float]:
     """Deliver ``messages`` samples in batches of ``size``, ``rounds`` times."""
-    sink = MqttSink(agent_id="bench", url=url)
+    sink = MqttSink(agent_id="bench", broker=Broker("127.0.0.1", port))
     await sink.open(JournalIdentity("bench", "bench"))
     batch = batch_of(0, size)
     await sink.deliver([batch])  # caches are filled at start, not per message
@@ -109,7 +110,7 @@ def main() -> int:
         Mosquitto(Path(folder) / "mosquitto", config) as broker,
     ):
         figures = uvloop.run(
-            publish(broker.url, arguments.messages, arguments.rounds, arguments.batch)
+            publish(broker.port, arguments.messages, arguments.rounds, arguments.batch)
         )
     figures |= {
         "rendering_us_per_message": round(rendering_us(batch), 2),

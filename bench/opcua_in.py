@@ -30,7 +30,7 @@ from typing import cast
 import uvloop
 
 from bench.mqtt_publish import cpu_s
-from edge_agent.journal.file import epoch_ms
+from edge_agent.clock import epoch_ms
 from edge_agent.model import Tag, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.base import Driver, Reply

@@ -22,7 +22,7 @@ import uvloop
 
 from bench.plant import make_tags
 from edge_agent import address_map, protocols
-from edge_agent.journal.file import epoch_ms
+from edge_agent.clock import epoch_ms
 from edge_agent.normalize import Normalizer
 from edge_agent.planner import Connection, plan
 

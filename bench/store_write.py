@@ -20,10 +20,10 @@ from array import array
 from contextlib import closing
 from pathlib import Path
 
+from edge_agent.clock import HOUR_MS
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
-from edge_agent.store.layout import HOUR_MS
 from edge_agent.store.reader import StoreReader
 
 START_MS = 20_000 * 86_400_000

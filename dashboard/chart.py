@@ -24,12 +24,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from dashboard.data.base import HOUR_MS, MINUTE_MS, Buckets, History, Kept, Samples
+from dashboard.data.base import Buckets, History, Kept, Samples
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import ConfigError
 
 Kind = Literal["samples", "minutes", "hours"]
 
-DAY_MS: Final = 24 * HOUR_MS
 POINTS_MAX: Final = 3_000
 """Of a tag: more than a screen has columns; three such tags are drawn in a second."""
 TAGS_MAX: Final = 20

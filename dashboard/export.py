@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from heapq import merge
 from typing import Any, Final, Literal
 
-from dashboard.chart import DAY_MS, Question
-from dashboard.data.base import HOUR_MS, MINUTE_MS, Buckets, History, Kept, Samples
+from dashboard.chart import Question
+from dashboard.data.base import Buckets, History, Kept, Samples
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.model import Series
 
 Kind = Literal["samples", "minutes", "hours"]

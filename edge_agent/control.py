@@ -22,10 +22,10 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pwd import getpwuid
-from types import TracebackType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -40,7 +40,7 @@ from edge_agent.reload.preview import preview
 from edge_agent.reload.reloader import Applied, ConflictError, Reloader
 from edge_agent.settings import Settings
 from edge_agent.status.figures import map_status
-from edge_agent.web import SHUTDOWN_TIMEOUT_S, json_response
+from edge_agent.web import json_response, running
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ControlServer:
-    """Serves as long as it is entered."""
+    """Serves on the socket in the data folder."""
 
     def __init__(self, reloader: Reloader, settings: Settings) -> None:
         self._reloader = reloader
         self._settings = settings
         self._path = settings.agent.data_dir / SOCKET
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> None:
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Answer as long as this is entered."""
         app = web.Application(client_max_size=FILE_BYTES_MAX, middlewares=[_told])
         app.router.add_get("/map", self._map)
         app.router.add_get("/map/file", self._file)
@@ -69,24 +70,17 @@ class ControlServer:
         app.router.add_post("/map", self._put)
         app.router.add_post(r"/map/rollback/{number:\d{1,9}}", self._rollback)
         app.router.add_post("/map/reload", self._reload)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-        await self._runner.setup()
-        try:
-            with reachable(self._path) as path:
-                await web.UnixSite(self._runner, path).start()
-            self._path.chmod(0o660)
-        except OSError as error:
-            log.error("the control interface is off: %s: %s", self._path, error)  # noqa: TRY400
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._path.unlink(missing_ok=True)
+        async with running(app) as runner:
+            try:
+                with reachable(self._path) as path:
+                    await web.UnixSite(runner, path).start()
+                self._path.chmod(0o660)
+            except OSError as error:
+                log.error("the control interface is off: %s: %s", self._path, error)  # noqa: TRY400
+            try:
+                yield
+            finally:
+                self._path.unlink(missing_ok=True)
 
     async def _map(self, _: web.Request) -> web.Response:
         reloader = self._reloader

@@ -69,9 +69,6 @@ class ConnectionCounters:
 class SinkCounters:
     """One sink's history since the start; its totals for ever stand in the journal."""
 
-    deliveries: int = 0
-    delivered: int = 0
-    duplicates: int = 0
     rejected: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     """Failed attempts by kind: open, deliver, fault (an error nobody classed)."""

@@ -75,9 +75,17 @@ class Tag:
         return Series(self.site, self.line, self.device, self.tag, self.unit)
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> TagKey:
         """What must be unique in a map: topic and primary key are built from it."""
-        return (self.site, self.device, self.tag)
+        return TagKey(self.site, self.device, self.tag)
+
+
+class TagKey(NamedTuple):
+    """What is unique in a plant."""
+
+    site: str
+    device: str
+    tag: str
 
 
 class Series(NamedTuple):
@@ -88,6 +96,11 @@ class Series(NamedTuple):
     device: str
     tag: str
     unit: str
+
+    @property
+    def key(self) -> TagKey:
+        """The tag that it is of: a tag that changes its line or unit begins another series."""
+        return TagKey(self.site, self.device, self.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +128,43 @@ class Limits:
     gap_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class LineTiming:
+    """What a request and its reply take on a connection that carries one at a time.
+
+    Bytes are those of the protocol's own frames, without what is below them (TCP, IP, TLS); times
+    are in seconds. A request takes ``request_bytes``; its reply takes ``reply_bytes``, and
+    ``cell_bits`` for each cell, or one bit in the areas of ``bit_areas``, in whole bytes.
+
+    On a serial line a byte takes ``character_s``, and a frame ends with ``silence_s``; elsewhere
+    bytes are free, and both are 0. ``pause_s`` lies between a reply and the next request. Where
+    each scan has a connection of its own, connecting takes ``connect_round_trips`` and
+    ``connect_pause_s`` on top; both are 0 where the connection is kept.
+    """
+
+    cell: str
+    """What one cell is called, such as "register"; with an s, what several are."""
+    cell_bits: int
+    request_bytes: int
+    reply_bytes: int
+    bit_areas: frozenset[str] = frozenset()
+    character_s: float = 0.0
+    silence_s: float = 0.0
+    pause_s: float = 0.0
+    connect_round_trips: int = 0
+    connect_pause_s: float = 0.0
+
+
 class AddressSyntax(Protocol):
     """The part of a driver that needs no connection: what `conn` and `address` mean.
 
     Each method raises ``ValueError`` with a text that says what is allowed.
 
-    One is optional: ``locate(conn, address, value_type)``, static too and with the result of
-    `parse_address`, where what an address means depends on the (valid) connection. Who knows the
-    connection calls the function `locate` below.
+    Two are optional, static too. ``locate(conn, address, value_type)`` has the result of
+    `parse_address`, where what an address means depends on the (valid) connection.
+    ``timing(conn)`` gives a valid connection's `LineTiming`, or None where nobody knows it: for who
+    reads each block by one request, whose cost is known before it is sent. Call the functions
+    `locate` and `timing_of` below, which know of both.
     """
 
     @staticmethod
@@ -154,6 +196,12 @@ def locate(syntax: type[AddressSyntax], conn: str, address: str, value_type: Val
             f"{value_type} takes {found.width} cells, but {conn} allows {span_max} a request"
         )
     return found
+
+
+def timing_of(syntax: type[AddressSyntax], conn: str) -> LineTiming | None:
+    """What requests take on a valid connection; None where nobody knows."""
+    own: Callable[[str], LineTiming | None] | None = getattr(syntax, "timing", None)
+    return None if own is None else own(conn)
 
 
 @dataclass(frozen=True, slots=True)

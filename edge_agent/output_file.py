@@ -1,6 +1,6 @@
 """Files that a command writes: whether they can be, before the work begins.
 
-Each is written by `address_map.writer.replace_file`: a new file takes the place of the old one.
+Each is written by `files.replace_file`: a new file takes the place of the old one.
 """
 
 from __future__ import annotations

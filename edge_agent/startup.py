@@ -11,13 +11,13 @@ next sign of life. A damaged file is then as it was, and the next start begins a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable
 
 from edge_agent.errors import TransientError
 from edge_agent.journal import Journal
 from edge_agent.notify import Notifier
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,7 @@ async def _tell(
     From a stop on systemd's limit is that of the stop, which would be prolonged as well.
     """
     seen_at = 0.0
-    while not stopping.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(look_interval_s):
-                await stopping.wait()
-                break
+    while not await happens(stopping, look_interval_s):
         if journal.beat_at > seen_at:
             seen_at = journal.beat_at
             notifier.extend_start(EXTENSION_S, journal.progress.text)

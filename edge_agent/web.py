@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import orjson
 from aiohttp import web
@@ -15,24 +17,35 @@ SHUTDOWN_TIMEOUT_S = 1.0
 """A reader that hangs must not hold up the end."""
 
 
-async def start(
+@asynccontextmanager
+async def running(app: web.Application) -> AsyncIterator[web.AppRunner]:
+    """The application, ready for whatever it is to listen on."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    try:
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def served(
     app: web.Application, address: tuple[str, int] | None, setting: str
-) -> web.AppRunner:
-    """Listen on host and port, or nowhere for None; to be ended by the runner's `cleanup`.
+) -> AsyncIterator[None]:
+    """The application, listening on host and port, or nowhere for None.
 
     An address that is taken, or that no host can have, is logged with the name of its ``setting``
     and leaves the process running: HTTP only tells, data comes first.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    if address is not None:
-        try:
-            await web.TCPSite(runner, *address).start()
-        except (OSError, UnicodeError) as error:
-            # UnicodeError: a name that no host can have, like "a..b".
-            reason = getattr(error, "strerror", None) or error
-            log.error("HTTP is off: %s:%d: %s; set %s", *address, reason, setting)  # noqa: TRY400
-    return runner
+    async with running(app) as runner:
+        if address is not None:
+            try:
+                await web.TCPSite(runner, *address).start()
+            except (OSError, UnicodeError) as error:
+                # UnicodeError: a name that no host can have, like "a..b".
+                reason = getattr(error, "strerror", None) or error
+                log.error("HTTP is off: %s:%d: %s; set %s", *address, reason, setting)  # noqa: TRY400
+        yield
 
 
 def json_response(body: object, code: int = 200) -> web.Response:

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import orjson
@@ -24,7 +25,7 @@ from edge_agent.errors import ConfigError, TransientError
 from edge_agent.notify import Notifier
 from edge_agent.postgres.database import Upkeep
 from edge_agent.settings import Settings
-from edge_agent.web import json_response, metrics_response, start
+from edge_agent.web import json_response, metrics_response, served
 from remote.ends import address
 from remote.exposition import exposition
 from remote.state import ReplicationStatus, look
@@ -93,21 +94,17 @@ class Service:
         loop = asyncio.get_running_loop()
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, self._ended.set)
-        runner = await self._serve_http()
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._repeat(chore), name=f"remote.{chore.name}")
-                    for chore in self.chores
-                ]
-                tasks.append(group.create_task(self._watchdog(), name="remote.watchdog"))
-                self._notifier.ready()
-                await self._ended.wait()
-                self._notifier.stopping()
-                for task in tasks:
-                    task.cancel()
-        finally:
-            await runner.cleanup()
+        async with self._serving(), asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._repeat(chore), name=f"remote.{chore.name}")
+                for chore in self.chores
+            ]
+            tasks.append(group.create_task(self._watchdog(), name="remote.watchdog"))
+            self._notifier.ready()
+            await self._ended.wait()
+            self._notifier.stopping()
+            for task in tasks:
+                task.cancel()
         return 0
 
     def stalled(self) -> list[str]:
@@ -169,12 +166,12 @@ class Service:
                 self._notifier.watchdog()
             await asyncio.sleep(interval_s)
 
-    async def _serve_http(self) -> web.AppRunner:
+    def _serving(self) -> AbstractAsyncContextManager[None]:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
-        return await start(app, self._settings.remote.http_address, "remote.http")
+        return served(app, self._settings.remote.http_address, "remote.http")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """200 while both chores move."""

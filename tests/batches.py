@@ -6,12 +6,12 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import count
 
+from edge_agent.clock import DAY_MS
 from edge_agent.model import Batch, Series
 
 Sample = tuple[Series, int, float]
 """Series, time in milliseconds since 1970 UTC, value."""
 
-DAY_MS = 86_400_000
 NOON_MS = 20_000 * DAY_MS + DAY_MS // 2
 """A noon long past, on the minute and on the hour."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dashboard.auth.users import SECRET_BYTES, UsersFile, load
 from edge_agent.errors import ConfigError
+from edge_agent.files import replace_file
 
 
 def change(path: Path, edit: Callable[[UsersFile], UsersFile]) -> None:
@@ -37,12 +38,11 @@ def change(path: Path, edit: Callable[[UsersFile], UsersFile]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other changes; it is fsync'ed at the end, so that a rename stays."""
+    """Hold the folder against other changes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -53,17 +53,5 @@ def _replace(path: Path, data: bytes) -> None:
     as_root = os.geteuid() == 0
     if path.exists() and owner.st_uid != os.geteuid() and not as_root:
         raise PermissionError(errno.EPERM, "it belongs to another user")
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
-        with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123
-            if as_root:
-                # `sudo edge-dashboard user add` must leave a file that the service can read.
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    # `sudo edge-dashboard user add` must leave a file that the service can read.
+    replace_file(path, data, mode=0o600, owner=(owner.st_uid, owner.st_gid) if as_root else None)

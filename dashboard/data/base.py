@@ -12,23 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from edge_agent.model import Series
-
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
+from edge_agent.clock import HOUR_MS
+from edge_agent.model import Series, TagKey
 
 
 def is_by_hours(step_ms: int) -> bool:
     """Whether buckets of this length are made of hours instead of minutes."""
     return step_ms % HOUR_MS == 0
-
-
-class TagKey(NamedTuple):
-    """What is unique in a plant."""
-
-    site: str
-    device: str
-    tag: str
 
 
 @dataclass(frozen=True, slots=True)

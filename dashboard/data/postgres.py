@@ -23,11 +23,10 @@ from dashboard.data.base import (
     Newest,
     Row,
     Samples,
-    TagKey,
     is_by_hours,
 )
 from edge_agent.errors import TransientError
-from edge_agent.model import Series
+from edge_agent.model import Series, TagKey
 from edge_agent.postgres.columns import ascending, times_ms, unpacked
 from edge_agent.postgres.connection import Dsn, connect, disconnect, translated_errors
 from edge_agent.postgres.health import read_health

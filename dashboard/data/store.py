@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from dashboard.data.base import (
-    HOUR_MS,
     Buckets,
     Check,
     Kept,
@@ -21,11 +20,11 @@ from dashboard.data.base import (
     Newest,
     Row,
     Samples,
-    TagKey,
     is_by_hours,
 )
+from edge_agent.clock import HOUR_MS
 from edge_agent.errors import TransientError
-from edge_agent.model import Series
+from edge_agent.model import Series, TagKey
 from edge_agent.store.reader import StoreReader
 from edge_agent.store.search import Table
 
@@ -64,7 +63,7 @@ class StoreHistory:
         """The newest sample, not older than ``since_ms``, of every tag that has one."""
         found: dict[TagKey, Newest] = {}
         for series, ts_ms, value in await self._run(self._reader.latest):
-            key = TagKey(series.site, series.device, series.tag)
+            key = series.key
             if ts_ms >= since_ms and (key not in found or ts_ms >= found[key].ts_ms):
                 found[key] = Newest(series, ts_ms, value)
         return list(found.values())

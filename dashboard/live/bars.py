@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dashboard.data.base import MINUTE_MS, Minutes, TagKey
+from dashboard.data.base import Minutes
 from dashboard.live.plant import GOOD, Layout, Look
+from edge_agent.clock import MINUTE_MS
+from edge_agent.model import TagKey
 
 BARS = 60
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dashboard.live.plant import GOOD, Device, LiveTag, Look
+from dashboard.live.plant import BAD, GOOD, Device, LiveTag, Look
 
 NEAR_PART = 0.05
 """A value closer to a limit than this part of hi..lo (or of the limit, where it is the only one) is
@@ -81,7 +81,7 @@ def reason_of(tag: LiveTag, value: float | None, age_ms: int | None, quality: st
             else max(SILENT_PERIODS * period_ms, SILENT_MIN_MS)
         )
         return Reason.SILENT if age_ms > silent_ms else _limit_reason(tag, value)
-    return Reason.BAD if quality == "b" else Reason.SILENT
+    return Reason.BAD if quality == BAD else Reason.SILENT
 
 
 def _limit_reason(tag: LiveTag, value: float) -> Reason | None:

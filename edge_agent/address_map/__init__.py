@@ -22,7 +22,8 @@ from edge_agent.address_map.columns import (
 from edge_agent.address_map.problems import MapError, Problem, UnreadableFileError, shown
 from edge_agent.address_map.row import Syntaxes
 from edge_agent.address_map.table import read
-from edge_agent.address_map.writer import WRITTEN_COLUMNS, replace_file, to_csv
+from edge_agent.address_map.writer import WRITTEN_COLUMNS, to_csv
+from edge_agent.files import replace_file
 from edge_agent.model import AddressSyntax, Tag
 
 __all__ = [

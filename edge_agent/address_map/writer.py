@@ -1,14 +1,10 @@
-"""Tags as the text of a CSV file, and a file that is either the old one or the new one."""
+"""Tags as the text of a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from edge_agent.address_map.columns import COLUMNS
 from edge_agent.model import ByteOrder, Tag
@@ -39,28 +35,3 @@ def _cell(column: str, value: object) -> str:
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return str(value)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of a file so that a power cut leaves the old or the new one.
-
-    A link is followed, an old file's permissions are kept. Raises ``OSError``.
-    """
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

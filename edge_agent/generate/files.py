@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_agent.address_map.writer import replace_file
 from edge_agent.cards_file import unknown_names
 from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.files import replace_file
 from edge_agent.generate.cards import render_with
 from edge_agent.generate.merge import Edited, merge
 from edge_agent.generate.renderers import DASHBOARD, RENDERERS

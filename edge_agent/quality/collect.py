@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import TransientError
-from edge_agent.quality.figures import MINUTE_MS, Expectation, Figures, Fold, Minutes
+from edge_agent.model import TagKey
+from edge_agent.quality.figures import Expectation, Figures, Fold, Minutes
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
 SAMPLES_PER_READ: Final = 100_000
 """As many as are expected of a read: 10 MB while the store merges them. A tag that comes faster
 than the map says, or that no map describes, may bring more, but never more than an hour of it."""
@@ -33,19 +33,11 @@ Progress = Callable[[int, int], None]
 """Is told how many reads of how many are done."""
 
 
-class Key(NamedTuple):
-    """What is unique in a plant."""
-
-    site: str
-    device: str
-    tag: str
-
-
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A tag whose data is to be judged."""
 
-    key: Key
+    key: TagKey
     expectation: Expectation
     unit: str = ""
 
@@ -73,7 +65,7 @@ class Source(Protocol):
     async def close(self) -> None:
         """Give back what was opened; never raises."""
 
-    async def tags(self, start_ms: int, end_ms: int) -> set[Key]:
+    async def tags(self, start_ms: int, end_ms: int) -> set[TagKey]:
         """Every tag that has samples in the hours that the range touches."""
 
     async def kept(self, start_ms: int) -> Kept:
@@ -171,7 +163,7 @@ async def collect(
     return Collected(start_ms, end_ms, samples_from_ms, [one for one in figures if one is not None])
 
 
-async def _fold(source: Source, key: Key, folds: Mapping[str, Fold], read: _Read) -> None:
+async def _fold(source: Source, key: TagKey, folds: Mapping[str, Fold], read: _Read) -> None:
     where = (key.site, key.device, list(folds), read.start_ms, read.end_ms)
     if read.by_minutes:
         for tag, minutes in (await source.minutes(*where)).items():

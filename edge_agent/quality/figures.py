@@ -15,10 +15,10 @@ from operator import ne, sub
 from statistics import median_low
 from typing import Final, NamedTuple
 
+from edge_agent.clock import MINUTE_MS
 from edge_agent.model import Tag, ValueType
 from edge_agent.normalize import HEARTBEAT_MS
 
-MINUTE_MS: Final = 60_000
 GAP_PERIODS: Final = 3
 """So many periods without a sample are a gap: one failed read and its repetition are none."""
 GAPS_KEPT: Final = 5

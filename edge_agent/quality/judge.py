@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from edge_agent.quality.collect import Key, Subject
+from edge_agent.model import TagKey
+from edge_agent.quality.collect import Subject
 from edge_agent.quality.figures import GAP_PERIODS, Figures
 
 COVERAGE_BAD: Final = 0.9
@@ -135,7 +136,7 @@ def worst_first(judged: Sequence[Judged]) -> list[Judged]:
     )
 
 
-def summarize(judged: Sequence[Judged], key: Key | None = None) -> DeviceSummary:
+def summarize(judged: Sequence[Judged], key: TagKey | None = None) -> DeviceSummary:
     """The tags of one device (of any tag's ``key``), or all."""
     chosen = [one for one in judged if key is None or one.subject.key[:2] == key[:2]]
     counts = {verdict: sum(one.verdict is verdict for one in chosen) for verdict in Verdict}

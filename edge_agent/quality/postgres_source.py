@@ -12,12 +12,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from edge_agent.clock import MINUTE_MS
 from edge_agent.errors import TransientError
+from edge_agent.model import TagKey
 from edge_agent.postgres.columns import ascending, times_ms, unpacked
 from edge_agent.postgres.connection import Dsn, connect, disconnect, translated_errors
 from edge_agent.postgres.sql_files import queries
-from edge_agent.quality.collect import Columns, Kept, Key
-from edge_agent.quality.figures import MINUTE_MS, Minutes
+from edge_agent.quality.collect import Columns, Kept
+from edge_agent.quality.figures import Minutes
 
 CALL_TIMEOUT_S: Final = 60.0
 """An hour of thirty tags takes 0.1 s from memory, a day of minutes from a cold disk some seconds;
@@ -42,11 +44,11 @@ class PostgresSource:
                 await disconnect(self._connection)
             self._connection = None
 
-    async def tags(self, start_ms: int, end_ms: int) -> set[Key]:
+    async def tags(self, start_ms: int, end_ms: int) -> set[TagKey]:
         """Every tag that has samples in the hours that the range touches."""
         ((ready,),) = await self._fetch("minutes_ready")
         until = min(ready, _time(end_ms))
-        return {Key(*row) for row in await self._fetch("dashboard_tags", _time(start_ms), until)}
+        return {TagKey(*row) for row in await self._fetch("dashboard_tags", _time(start_ms), until)}
 
     async def kept(self, start_ms: int) -> Kept:
         """What a range can be judged by: what the next retention may drop counts as gone."""

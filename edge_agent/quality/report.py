@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from edge_agent.clock import MINUTE_MS
 from edge_agent.quality.collect import Collected, Subject
-from edge_agent.quality.figures import MINUTE_MS, Figures
+from edge_agent.quality.figures import Figures
 from edge_agent.quality.judge import (
     Clock,
     DeviceSummary,

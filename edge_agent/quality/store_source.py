@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from edge_agent.quality.collect import HOUR_MS, Columns, Kept, Key
-from edge_agent.quality.figures import MINUTE_MS, Minutes
+from edge_agent.clock import HOUR_MS, MINUTE_MS
+from edge_agent.model import TagKey
+from edge_agent.quality.collect import Columns, Kept
+from edge_agent.quality.figures import Minutes
 from edge_agent.store.reader import StoreReader
 
 CALL_TIMEOUT_S: Final = 60.0
@@ -27,21 +29,17 @@ class StoreSource:
     async def close(self) -> None:
         """Nothing is open between calls."""
 
-    async def tags(self, start_ms: int, end_ms: int) -> set[Key]:
+    async def tags(self, start_ms: int, end_ms: int) -> set[TagKey]:
         """Every tag that has samples in the hours that the range touches."""
-        series = {Key(one.site, one.device, one.tag) for one in self._reader.series()}
+        series = {one.key for one in self._reader.series()}
         newest = self._reader.latest()
-        live = {
-            Key(one.series.site, one.series.device, one.series.tag)
-            for one in newest
-            if start_ms <= one.ts_ms < end_ms
-        }
+        live = {one.series.key for one in newest if start_ms <= one.ts_ms < end_ms}
         devices = {(key.site, key.device) for key in series - live}
         first_ms = start_ms // HOUR_MS * HOUR_MS
         for site, device in sorted(devices):
             names = {key.tag for key in series - live if (key.site, key.device) == (site, device)}
             found = self._reader.steps("hour", site, device, names, first_ms, end_ms, HOUR_MS)
-            live |= {Key(site, device, tag) for tag in found}
+            live |= {TagKey(site, device, tag) for tag in found}
         return live
 
     async def kept(self, start_ms: int) -> Kept:

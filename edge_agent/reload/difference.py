@@ -12,9 +12,6 @@ from dataclasses import dataclass, fields
 from edge_agent.model import Series, Tag
 from edge_agent.planner import Connection
 
-Key = tuple[str, str, str]
-"""Site, device and tag, as `Tag.key`."""
-
 _COLUMNS = tuple(field.name for field in fields(Tag))
 
 

@@ -10,7 +10,6 @@ them all (`admin.address_map_version`).
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any, Final
 
 import orjson
 
-from edge_agent.address_map.writer import replace_file
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.files import append_durably, replace_file
 
 FOLDER: Final = "maps"
 INDEX: Final = "versions.jsonl"
@@ -119,19 +118,12 @@ class MapVersions:
             if gone:
                 replace_file(self._index, b"".join(map(_line, kept)))
             else:
-                self._append(_line(version))
+                append_durably(self._index, _line(version))
         except OSError as error:
             raise TransientError(f"{self._folder}: can't be written: {error.strerror}") from error
         self._versions = {one.version: one for one in kept}
         for number in gone:
             self._path(number).unlink(missing_ok=True)
-
-    def _append(self, line: bytes) -> None:
-        with self._index.open("ab") as file:
-            # A line that a crash cut short must not swallow this one.
-            file.write(line if file.tell() == 0 else b"\n" + line)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.map"

@@ -36,11 +36,12 @@ from typing import Final
 
 from edge_agent import address_map, protocols
 from edge_agent.address_map import COLUMNS_VERSION, AddressMap, MapError, Problem
-from edge_agent.address_map.writer import replace_file
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.files import replace_file
 from edge_agent.planner import Connection, plan
 from edge_agent.reload.difference import Difference, difference
 from edge_agent.reload.map_versions import MapVersions, Version
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Reloader:
         """Watch the file for ever. Ends only by cancellation."""
         found, since, is_part = self._seen, self._monotonic(), True
         while True:
-            await self._wait()
+            await happens(self._wanted, LOOK_INTERVAL_S)
             asked = self._wanted.is_set()
             self._wanted.clear()
             stamp = _stamp(self.path)
@@ -221,13 +222,6 @@ class Reloader:
                 log.info("%s: what was in it and could not be applied is in %s", self.path, kept)
         replace_file(self.path, data)
         return True
-
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(LOOK_INTERVAL_S):
-                await self._wanted.wait()
-        except TimeoutError:
-            pass
 
     async def _reload(self, author: str, how: str) -> Applied:
         self._seen = _stamp(self.path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -139,11 +138,6 @@ def check_ports(connections: Sequence[Connection]) -> None:
                 f"{other} and {conn} would both listen on {one.host}:{one.port};"
                 " give a first port as well"
             )
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def free_port(probes: ExitStack, first_port: int) -> int:

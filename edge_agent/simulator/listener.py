@@ -37,6 +37,7 @@ from edge_agent.simulator.client import Client
 from edge_agent.simulator.faults import AREAS, ListenerFaults
 from edge_agent.simulator.framing import ERROR_BIT, Framing
 from edge_agent.simulator.memory import Area, Range
+from edge_agent.text.reasons import reason_of
 
 ANSWERS_MAX: Final = 4_096
 """Different requests remembered per listener; an agent sends far fewer, a fuzzer far more."""
@@ -260,7 +261,7 @@ class SocketListener(Listener):
             )
         except OSError as error:
             raise TransientError(
-                f"cannot listen on {self.host}:{self.port} for {self.conns[0]}: {error}",
+                f"cannot listen on {self.host}:{self.port} for {self.conns[0]}: {reason_of(error)}",
                 hint="simulate on this machine's own ports: --host 127.0.0.1 --port 5020",
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]

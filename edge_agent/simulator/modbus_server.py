@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.protocols.modbus_syntax import ModbusConn, Transport, parse_conn
 from edge_agent.simulator import serial_line
-from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port, wall_clock_ms
+from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port
 from edge_agent.simulator.faults import Faults
 from edge_agent.simulator.framing import Mbap, Rtu
 from edge_agent.simulator.listener import Listener, SocketListener
@@ -49,7 +50,7 @@ class ModbusSimulator(Simulator[Listener]):
         tags: Sequence[Tag],
         *,
         syntax: Syntax,
-        now_ms: Callable[[], int] = wall_clock_ms,
+        now_ms: Callable[[], int] = epoch_ms,
         host: str | None = None,
         port: int | None = None,
         faults: Faults | None = None,
@@ -121,7 +122,7 @@ async def simulate(
     tags: Sequence[Tag],
     syntax: Syntax,
     *,
-    now_ms: Callable[[], int] = wall_clock_ms,
+    now_ms: Callable[[], int] = epoch_ms,
     host: str | None = None,
     port: int | None = None,
     faults: Faults | None = None,

@@ -22,6 +22,7 @@ from typing import Final
 from edge_agent.errors import TransientError
 from edge_agent.simulator.base import LOOPBACK
 from edge_agent.simulator.faults import Kind, ListenerFaults
+from edge_agent.text.reasons import reason_of
 
 BACKLOG_CONNECTIONS: Final = 128
 """Clients that may arrive in one turn of the event loop."""
@@ -75,7 +76,7 @@ class Relay:
             )
         except OSError as error:
             raise TransientError(
-                f"cannot listen on {self.host}:{self.port} for OPC UA: {error}",
+                f"cannot listen on {self.host}:{self.port} for OPC UA: {reason_of(error)}",
                 hint="simulate on this machine's own ports: --host 127.0.0.1 --port 5020",
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.protocols.opcua_syntax import OpcuaConn, parse_conn
-from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port, wall_clock_ms
+from edge_agent.simulator.base import LOOPBACK, Simulator, Syntax, free_port
 from edge_agent.simulator.faults import Faults, Kind, problem
 from edge_agent.simulator.opcua_listener import OpcuaListener
 from edge_agent.simulator.opcua_values import STATUSES
@@ -47,7 +48,7 @@ class OpcuaSimulator(Simulator[OpcuaListener]):
         tags: Sequence[Tag],
         *,
         syntax: Syntax | None = None,  # noqa: ARG002  (node ids have a syntax of their own)
-        now_ms: Callable[[], int] = wall_clock_ms,
+        now_ms: Callable[[], int] = epoch_ms,
         host: str | None = None,
         port: int | None = None,
         faults: Faults | None = None,

@@ -13,16 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.model import Tag
-from edge_agent.simulator.base import (
-    Connection,
-    Running,
-    Simulator,
-    Syntax,
-    check_ports,
-    wall_clock_ms,
-)
+from edge_agent.simulator.base import Connection, Running, Simulator, Syntax, check_ports
 from edge_agent.simulator.faults import Faults
 from edge_agent.text.counts import counted
 
@@ -59,7 +53,7 @@ class Plant(Running):
         tags: Sequence[Tag],
         *,
         syntax: Syntax,
-        now_ms: Callable[[], int] = wall_clock_ms,
+        now_ms: Callable[[], int] = epoch_ms,
         host: str | None = None,
         port: int | None = None,
         faults: Faults | None = None,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain, repeat
 
+from edge_agent.clock import DAY_MS
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.per_series import PerSeries
 
@@ -24,7 +25,6 @@ HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 """Goes after the last row."""
 
-DAY_MS = 86_400_000
 _EPOCH_2000_MS = 946_684_800_000  # PostgreSQL counts microseconds from 2000-01-01 UTC
 _HEAD = struct.Struct(">hiqi")  # field count, length of ts, ts, length of value
 _pack_value: Callable[[float], bytes] = struct.Struct(">d").pack

@@ -15,22 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+from edge_agent.clock import HOUR_MS, epoch_ms
 from edge_agent.errors import TransientError
+from edge_agent.files import sync_folder
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
+from edge_agent.sqlite import beside, code_of, is_damage, name_for_damaged
 from edge_agent.store.database import Retention, pages_of, secure_wal, transaction
-from edge_agent.store.layout import (
-    APPLICATION_ID,
-    FORMAT,
-    HOUR_MS,
-    PACKED_SCHEMA,
-    SCHEMA,
-    pack_tail,
-)
+from edge_agent.store.layout import APPLICATION_ID, FORMAT, PACKED_SCHEMA, SCHEMA, pack_tail
 from edge_agent.store.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -42,8 +37,8 @@ PAGE_BYTES: Final = 4096
 BUSY_TIMEOUT_S: Final = 2.0
 """Only a second writer can lock the file, and that is a mistake to report, not to wait for."""
 
-_FILES = ("", "-wal", "-shm")
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_FILES = ("-wal", "-shm", "")
+"""The file itself last: as long as it stands there, it is found damaged once more."""
 _OF_THE_INDEX = {
     sqlite3.SQLITE_IOERR_SHMLOCK,
     sqlite3.SQLITE_IOERR_SHMMAP,
@@ -80,7 +75,7 @@ class StoreSink:
         raw_hours: float = 24,
         minute_days: float = 90,
         bytes_max: int = BYTES_MAX_DEFAULT,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = epoch_ms,
         elapsed_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         raw_ms = int(raw_hours * HOUR_MS)
@@ -151,7 +146,7 @@ class StoreSink:
         try:
             self._connect(journal)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._set_aside(error)
             self._connect(journal)
@@ -190,8 +185,8 @@ class StoreSink:
         Looked at through a connection that can't write: one that can would fold the log into the
         file as it is closed.
         """
-        log = self._path.with_name(self._path.name + "-wal")
-        if log.exists() and log.stat().st_size:
+        log = beside(self._path, "-wal")
+        if log.exists() and log.stat().st_size and self._path.exists():
             address = f"{self._path.absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S)) as db:
                 self._has_tables(db)
@@ -278,7 +273,7 @@ class StoreSink:
             (tail_batches,) = self._db.execute("SELECT count(*) FROM tail").fetchone()
             wal_bytes = 0
             with suppress(FileNotFoundError):
-                wal_bytes = self._path.with_name(self._path.name + "-wal").stat().st_size
+                wal_bytes = beside(self._path, "-wal").stat().st_size
             return StoreSize(pages * page_bytes, free * page_bytes, wal_bytes, tail_batches)
 
     def _close(self) -> None:
@@ -301,62 +296,52 @@ class StoreSink:
         """Rename the damaged file, and its log with it, so that it can still be looked at."""
         self._close()
         self._is_log_secure = False
-        stamp = datetime.fromtimestamp(self._now_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        aside = f"{self._path.name}.damaged-{stamp}"
+        kept = name_for_damaged(self._path, self._now_ms())
         for suffix in _FILES:
             with suppress(FileNotFoundError):
-                self._path.with_name(self._path.name + suffix).rename(
-                    self._path.with_name(aside + suffix)
-                )
+                beside(self._path, suffix).rename(beside(kept, suffix))
         log.error(
             "store: %s is damaged (%s). It is kept as %s; a new one is begun. "
             "Delete it when nobody wants to look into it",
             self._path,
             error,
-            aside,
+            kept.name,
         )
+        sync_folder(self._path.parent)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn what SQLite and the file system say into ``TransientError``."""
         try:
-            yield
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    self._set_aside(error)
+                if _may_concern_log(error):
+                    self._is_log_secure = False
+                raise TransientError(
+                    f"store {self._path}: {error}", hint=_HINTS.get(code_of(error), "")
+                ) from error
         except OSError as error:  # also where another file stands there now
             self._close()
             self._is_log_secure = False
             raise TransientError(f"store {self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            if _is_damage(error):
-                self._set_aside(error)
-            if _may_concern_log(error):
-                self._is_log_secure = False
-            raise TransientError(
-                f"store {self._path}: {error}", hint=_HINTS.get(_code_of(error), "")
-            ) from error
 
 
 _HINTS = {
-    sqlite3.SQLITE_FULL: "free some disk space, or raise the store's bytes_max",
+    sqlite3.SQLITE_FULL: "free some disk space, or ask for fewer raw_hours or minute_days",
     sqlite3.SQLITE_BUSY: "another process writes this file; one agent per data_dir",
     sqlite3.SQLITE_READONLY: "the agent's user must own its data_dir",
     sqlite3.SQLITE_CANTOPEN: "the agent's user must own its data_dir",
 }
 
 
-def _code_of(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 where the error is not SQLite's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
 def _may_concern_log(error: sqlite3.Error) -> bool:
     """Whether the disk may not have what the kernel shows of the log."""
-    if _code_of(error) != sqlite3.SQLITE_IOERR:
+    if code_of(error) != sqlite3.SQLITE_IOERR:
         return False
     return error.sqlite_errorcode not in _OF_THE_INDEX
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return _code_of(error) in _DAMAGED
 
 
 def _intern(db: sqlite3.Connection, series: Series) -> int:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS, MINUTES_PER_HOUR, Summary
+from edge_agent.clock import HOUR_MS, MINUTE_MS
+from edge_agent.sqlite import beside
+from edge_agent.store.layout import MINUTES_PER_HOUR, Summary
 
 REWRITTEN_BYTES: Final = 1_000_000
 """Of a WAL at a time: it is 4 MB, but for one that a long read has kept from being emptied."""
@@ -42,16 +44,14 @@ class Retention:
 
 
 def secure_wal(path: Path) -> None:
-    """Write a store's WAL, if there is one, again as it is, before anything in it is believed.
+    """Write a store's WAL, if there is one, again as it is (`edge_agent.sqlite` says why).
 
-    After a failed fsync the kernel still shows what the disk never got, and counts it as written: a
-    second fsync alone would succeed, and what the cursor calls delivered be gone with the power.
     For a writer that has no connection, and only while nobody else writes: what another one commits
     meanwhile would be torn. The lock of the agent's data folder holds that (``journal.lock``; a
     second agent ends at it). Readers see the same bytes. Raises ``OSError``.
     """
     try:
-        stream = path.with_name(path.name + "-wal").open("r+b", buffering=0)
+        stream = beside(path, "-wal").open("r+b", buffering=0)
     except FileNotFoundError:
         return
     with stream:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import Final, NamedTuple
 
+from edge_agent.clock import MINUTE_MS
 from edge_agent.store.database import (
     Retention,
     read_slices,
@@ -21,7 +22,6 @@ from edge_agent.store.database import (
     transaction,
 )
 from edge_agent.store.layout import (
-    MINUTE_MS,
     MINUTES_PER_HOUR,
     DamagedBlob,
     Slice,

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
+
 APPLICATION_ID = 0x45_44_47_45
 """`EDGE`: marks the file as ours, for `file` and for us."""
 FORMAT = 1
 """``PRAGMA user_version``; grows with every change of this module's layout that a version which
 does not know it would spoil or misread. `PACKED_SCHEMA` came later and is none."""
 
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
 MINUTES_PER_HOUR = HOUR_MS // MINUTE_MS
 SERIES_ID_BITS = 24
 """Sixteen million series; the other 39 bits of a slot hold minutes for ever."""

@@ -11,15 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Final
 
+from edge_agent.clock import HOUR_MS
 from edge_agent.store.database import transaction
-from edge_agent.store.layout import (
-    HOUR_MS,
-    bucket_of,
-    minutes_of,
-    pack_minutes,
-    series_id_of,
-    slot_of,
-)
+from edge_agent.store.layout import bucket_of, minutes_of, pack_minutes, series_id_of, slot_of
 from edge_agent.store.search import find_minute_rows
 
 PACKING_GRACE_MS: Final = 5 * 60_000

@@ -23,17 +23,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.errors import TransientError
-from edge_agent.model import Series
-from edge_agent.store.layout import (
-    FORMAT,
-    HOUR_MS,
-    MINUTE_MS,
-    SERIES_ID_BITS,
-    SERIES_ID_MAX,
-    bucket_of,
-    slot_of,
-)
+from edge_agent.model import Series, TagKey
+from edge_agent.sqlite import beside, code_of
+from edge_agent.store.layout import FORMAT, SERIES_ID_BITS, SERIES_ID_MAX, bucket_of, slot_of
 from edge_agent.store.search import (
     BUCKET_MS,
     EVER_MS,
@@ -63,8 +57,6 @@ UNLOGGED_READS_MAX: Final = 3
 """Each throws away what it read because the agent came back, or went, meanwhile."""
 
 Result = TypeVar("Result")
-TagName = tuple[str, str, str]
-"""Site, device and tag: what is unique in a plant. Each may have had several lines and units."""
 
 _READ_AVERAGES: Final = f"""
 SELECT slot & {SERIES_ID_MAX}, (slot >> {SERIES_ID_BITS}) * {MINUTE_MS}, avg
@@ -161,8 +153,8 @@ class StoreReader:
     # What follows is asked by tag: where its line or unit changed, its series are taken together.
 
     def averages(
-        self, start_ms: int, end_ms: int, tags: Collection[TagName] | None = None
-    ) -> dict[TagName, Columns]:
+        self, start_ms: int, end_ms: int, tags: Collection[TagKey] | None = None
+    ) -> dict[TagKey, Columns]:
         """Times (int64) and one-minute averages (float64) of these tags, or of all, by time.
 
         In the minute in which a tag's line or unit changed it is the newer one's.
@@ -174,7 +166,7 @@ class StoreReader:
             wanted = {
                 series_id
                 for series_id, series in self._series.items()
-                if tags is None or (series.site, series.device, series.tag) in tags
+                if tags is None or series.key in tags
             }
             for series_id, start_of_minute_ms, average in db.execute(
                 _READ_AVERAGES, (slot_of(first, 0), slot_of(end, 0))
@@ -187,10 +179,10 @@ class StoreReader:
             return columns
 
         columns = self._read(read)
-        found: dict[TagName, Columns] = {}
+        found: dict[TagKey, Columns] = {}
         for series_id in sorted(columns):
             series, column = self._series[series_id], columns[series_id]
-            name = (series.site, series.device, series.tag)
+            name = series.key
             if name in found:
                 older, newer = (dict(zip(*part, strict=True)) for part in (found[name], column))
                 column = by_time(older | newer)
@@ -274,7 +266,7 @@ class StoreReader:
                 try:
                     return self._read_once(job, "mode=ro", deadline)
                 except sqlite3.OperationalError as error:
-                    if before is None or _code_of(error) != sqlite3.SQLITE_CANTOPEN:
+                    if before is None or code_of(error) != sqlite3.SQLITE_CANTOPEN:
                         raise
                 try:
                     found = self._read_once(job, "mode=ro&immutable=1", deadline)
@@ -286,7 +278,7 @@ class StoreReader:
                         return found
                 self._forget()
         except sqlite3.Error as error:
-            if _code_of(error) == sqlite3.SQLITE_INTERRUPT:
+            if code_of(error) == sqlite3.SQLITE_INTERRUPT:
                 raise TransientError(
                     f"store {self._path}: no answer within {self._timeout_s:g} s",
                     hint="is its disk busy? ask for a shorter range, or for fewer tags",
@@ -320,7 +312,7 @@ class StoreReader:
         except OSError:
             return None
         # The log is looked for last: whoever changes the file afterwards makes one first.
-        if self._path.with_name(self._path.name + "-wal").exists():
+        if beside(self._path, "-wal").exists():
             return None
         return file.st_ino, file.st_size, file.st_mtime_ns
 
@@ -383,8 +375,3 @@ class StoreReader:
 
     def _ids_of_series(self, series: Series) -> list[int]:
         return [series_id for series_id, known in self._series.items() if known == series]
-
-
-def _code_of(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 where the error is not SQLite's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF

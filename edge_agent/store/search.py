@@ -18,9 +18,8 @@ from itertools import compress, groupby, pairwise
 from operator import itemgetter, mul
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.store.layout import (
-    HOUR_MS,
-    MINUTE_MS,
     MINUTES_PER_HOUR,
     SERIES_ID_BITS,
     SERIES_ID_MAX,

@@ -10,9 +10,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.store.database import Retention, pages_of, transaction
 from edge_agent.store.fold import Fold
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS, MINUTES_PER_HOUR, slot_of
+from edge_agent.store.layout import MINUTES_PER_HOUR, slot_of
 from edge_agent.store.packing import Packing
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Upkeep:
             self._is_shedding = True
             log.warning(
                 "store: %d of %d bytes are used; the oldest rows go before their time. "
-                "Give it more bytes_max, or ask for fewer raw_hours or minute_days",
+                "Fewer raw_hours or minute_days of [store] give it room",
                 self._bytes_used(),
                 bytes_max,
             )

@@ -29,6 +29,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, FilePayload, Page, sync_playwright
 
 from edge_agent.address_map.writer import to_csv
+from edge_agent.clock import DAY_MS
 from edge_agent.model import Tag
 from tests.browser.rig import CHROMIUM_FLAGS, Dashboard, Plant, give_past, tag, until
 from tests.servers import Mosquitto
@@ -39,7 +40,6 @@ SCREENS = {
     "phone": {"width": 390, "height": 844},
 }
 THEMES = ("light", "dark")
-DAY_MS = 86_400_000
 SETTLE_MS = 2_500
 QUALITY = 88
 """Of JPEG: letters are clean, and a picture has a third of what PNG takes for its gradients."""

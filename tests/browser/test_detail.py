@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
+from edge_agent.clock import HOUR_MS
 from tests.browser.conftest import OpenPage
 from tests.browser.rig import Plant, until, wave
 
-HOUR_MS = 3_600_000
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from edge_agent.quality.collect import Collected, Key, Subject
+from edge_agent.model import TagKey
+from edge_agent.quality.collect import Collected, Subject
 from edge_agent.quality.figures import Expectation, Fold
 from edge_agent.quality.page import page as page_of
 from edge_agent.quality.report import iso, make_report
@@ -44,7 +45,11 @@ CONTRASTS = """() => {
 def file(tmp_path: Path) -> Path:
     """A report of a good tag, one to look at, and one without samples."""
     expectation = Expectation(1_000, lo=0.0, hi=5.0)
-    names = (Key("A1", "PUMP01", "PRESS"), Key("A1", EVIL, "온도"), Key("A1", EVIL, "NEVER"))
+    names = (
+        TagKey("A1", "PUMP01", "PRESS"),
+        TagKey("A1", EVIL, "온도"),
+        TagKey("A1", EVIL, "NEVER"),
+    )
     subjects = [Subject(key, expectation, "°C") for key in names]
     folds = [Fold(expectation, 0, HOUR) for _ in subjects]
     times = range(0, HOUR, 1_000)

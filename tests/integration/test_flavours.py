@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import ConfigError
 from edge_agent.model import Series
 from edge_agent.postgres import database
@@ -28,7 +29,6 @@ from tests.integration.plc_database import (
     now_ms,
 )
 
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 TABLES = ("plc_1m", "plc_1h")
 
 Sample = tuple[int, int, float]  # ts_ms, series id, value

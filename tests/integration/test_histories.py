@@ -24,19 +24,19 @@ import pytest
 from dashboard.chart import chart
 from dashboard.data import postgres as postgres_history
 from dashboard.data import store as store_history
-from dashboard.data.base import HOUR_MS, MINUTE_MS, Buckets, History, Newest, Row, TagKey
+from dashboard.data.base import Buckets, History, Newest, Row
 from dashboard.data.postgres import PostgresHistory
 from dashboard.data.store import StoreHistory
 from dashboard.export import export
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.model import Series
+from edge_agent.model import Series, TagKey
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from edge_agent.sinks.store import StoreSink
 from tests.batches import BatchMaker, Sample
 from tests.integration.plc_database import Cluster, CuttingProxy, Database, now_ms
 
-DAY_MS = 24 * HOUR_MS
 JOURNAL = JournalIdentity("agent", "journal-1")
 PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
 TEMP = Series("A1", "L1", "PUMP01", "온도", "°C")

@@ -25,10 +25,11 @@ import pytest
 from edge_agent import address_map
 from edge_agent.cli.main import main
 from edge_agent.cli.quality import SETTLE_MS, parse_range
+from edge_agent.clock import MINUTE_MS
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.model import Tag, ValueType
-from edge_agent.quality.collect import Columns, Kept, Key, Source, Subject, collect
-from edge_agent.quality.figures import MINUTE_MS, Expectation, Minutes
+from edge_agent.model import Tag, TagKey, ValueType
+from edge_agent.quality.collect import Columns, Kept, Source, Subject, collect
+from edge_agent.quality.figures import Expectation, Minutes
 from edge_agent.quality.postgres_source import PostgresSource
 from edge_agent.quality.report import Report, as_dict, iso, make_report
 from edge_agent.quality.store_source import StoreSource
@@ -37,6 +38,7 @@ from edge_agent.sinks.postgres import PostgresSink
 from edge_agent.sinks.store import StoreSink
 from tests.batches import BatchMaker, Sample
 from tests.integration.plc_database import Cluster, CuttingProxy, Database, now_ms
+from tests.tags import plain_tag
 
 HOUR_MS = 60 * MINUTE_MS
 JOURNAL = JournalIdentity("agent", "journal-1")
@@ -46,22 +48,14 @@ RANGE_MS = 3 * HOUR_MS
 def tag(name: str, period_ms: int, **changes: Any) -> Tag:
     """A row of the map."""
     row: dict[str, Any] = {
-        "site": "A1",
-        "line": "L1",
-        "device": "PUMP01",
-        "tag": name,
         "protocol": "simulated",
         "conn": "sim://plant",
-        "unit_id": 1,
         "address": str(1000 + 10 * (ord(name[0]) % 1000)),
         "type": ValueType.FLOAT64,
-        "scale": 1.0,
-        "offset": 0.0,
-        "unit": "bar",
         "lo": 0.0,
         "hi": 10.0,
     }
-    return Tag(period_ms=period_ms, **(row | changes))
+    return plain_tag(name, period_ms=period_ms, **row | changes)
 
 
 PLAN = (
@@ -169,7 +163,7 @@ async def rig(empty: Rig) -> Rig:
 
 def wanted() -> list[Subject]:
     """What the map says."""
-    return [Subject(Key(*one.key), Expectation.of(one), one.unit) for one in PLAN]
+    return [Subject(TagKey(*one.key), Expectation.of(one), one.unit) for one in PLAN]
 
 
 async def reported(source: Source, end_ms: int, subjects: Sequence[Subject]) -> Report:
@@ -186,14 +180,14 @@ class Remembered:
 
     def __init__(self, samples: Sequence[Sample], kept: Kept) -> None:
         self._kept = kept
-        self._rows: dict[Key, list[tuple[int, float]]] = defaultdict(list)
+        self._rows: dict[TagKey, list[tuple[int, float]]] = defaultdict(list)
         for series, ts_ms, value in samples:
-            self._rows[Key(series.site, series.device, series.tag)].append((ts_ms, value))
+            self._rows[TagKey(series.site, series.device, series.tag)].append((ts_ms, value))
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    async def tags(self, start_ms: int, end_ms: int) -> set[Key]:
+    async def tags(self, start_ms: int, end_ms: int) -> set[TagKey]:
         """All of them."""
         return set(self._rows)
 
@@ -201,7 +195,7 @@ class Remembered:
         """As the test says."""
         return self._kept
 
-    def _inside(self, key: Key, start_ms: int, end_ms: int) -> list[tuple[int, float]]:
+    def _inside(self, key: TagKey, start_ms: int, end_ms: int) -> list[tuple[int, float]]:
         return [row for row in sorted(self._rows[key]) if start_ms <= row[0] < end_ms]
 
     async def samples(
@@ -210,7 +204,7 @@ class Remembered:
         """By plain search."""
         found = {}
         for name in tags:
-            rows = self._inside(Key(site, device, name), start_ms, end_ms)
+            rows = self._inside(TagKey(site, device, name), start_ms, end_ms)
             if rows:
                 times, values = zip(*rows, strict=True)
                 found[name] = array("q", times), array("d", values)
@@ -222,7 +216,7 @@ class Remembered:
         """By plain grouping."""
         found = {}
         for name in tags:
-            rows = self._inside(Key(site, device, name), start_ms, end_ms)
+            rows = self._inside(TagKey(site, device, name), start_ms, end_ms)
             groups = groupby(rows, lambda row: row[0] // MINUTE_MS * MINUTE_MS)
             parts = {start: [value for _, value in some] for start, some in groups}
             if parts:
@@ -279,7 +273,7 @@ async def test_every_source_reports_the_same_without_a_map(rig: Rig) -> None:
     """Tags are those of the source, periods are estimated."""
     end_ms = rig.end_ms
     known = await rig.source.tags(end_ms - RANGE_MS, end_ms)
-    assert known == {Key(*one.key) for one in PLAN if one.tag != "NEVER"}
+    assert known == {TagKey(*one.key) for one in PLAN if one.tag != "NEVER"}
     subjects = [Subject(key, Expectation()) for key in sorted(known)]
     memory = Remembered(plant(end_ms), Kept(0, 0))
     document = plain(await reported(rig.source, end_ms, subjects))
@@ -348,7 +342,7 @@ async def test_the_newest_samples_count_too(empty: Rig) -> None:
     at_ms = now_ms()
     series = PLAN[0].series
     await empty.write([(series, at_ms - 5_000 + 1_000 * n, float(n)) for n in range(4)])
-    subjects = [Subject(Key(*PLAN[0].key), Expectation(1_000))]
+    subjects = [Subject(TagKey(*PLAN[0].key), Expectation(1_000))]
     found = await collect(empty.source, subjects, at_ms - 5_000, at_ms - 1_000)
     assert found.figures[0].samples == 4
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch
 from edge_agent.sinks import store as store_sink
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store import database, fold
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS
 from edge_agent.store.reader import StoreReader
 from tests.batches import NOON_MS, BatchMaker, make_series
 

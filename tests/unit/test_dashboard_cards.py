@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.data.base import TagKey
 from dashboard.live.cards import ArrangedFeed, arrange, parse_cards
 from dashboard.live.plant import Device, Layout, LiveTag, Look
 from edge_agent.errors import ConfigError
 from edge_agent.generate.cards import render_cards
+from edge_agent.model import TagKey
 from tests.integration.generated import make_subject, nasty_tags
 
 TAGS = tuple(

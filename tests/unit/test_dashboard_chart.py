@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from dashboard import chart as charts
 from dashboard import export as exports
 from dashboard.chart import (
-    DAY_MS,
     HOUR_STEPS_MS,
     MINUTE_STEPS_MS,
     POINTS_MAX,
@@ -30,8 +29,6 @@ from dashboard.chart import (
     with_minutes,
 )
 from dashboard.data.base import (
-    HOUR_MS,
-    MINUTE_MS,
     Buckets,
     Check,
     Kept,
@@ -39,12 +36,12 @@ from dashboard.data.base import (
     Newest,
     Row,
     Samples,
-    TagKey,
     is_by_hours,
 )
 from dashboard.export import cell, export, export_kind
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import ConfigError, TransientError
-from edge_agent.model import Series
+from edge_agent.model import Series, TagKey
 
 NOW_MS = 20_000 * DAY_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789
 FOREVER = Kept(0, 0)

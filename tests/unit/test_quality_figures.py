@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.model import Tag, ValueType
+from edge_agent.model import ValueType
 from edge_agent.quality.figures import (
     ESTIMATE_PERIODS,
     ESTIMATE_PERIODS_MIN,
@@ -25,6 +25,7 @@ from edge_agent.quality.figures import (
     bin_of,
     percentile,
 )
+from tests.tags import plain_tag
 
 MINUTE = 60_000
 SECOND = Expectation(period_ms=1_000, lo=0.0, hi=10.0)
@@ -200,10 +201,7 @@ def test_minutes_alone() -> None:
 
 def test_what_the_map_says() -> None:
     """A deadband alone brings the heartbeat that the agent takes; a BOOL is a switch."""
-    tag = Tag(
-        "A1", "L1", "P", "T", "modbus", "tcp://h", 1, "40001", ValueType.INT16, 1, 0, 500, "bar",
-        hi=9.0,
-    )  # fmt: skip
+    tag = plain_tag(type=ValueType.INT16, period_ms=500, hi=9.0)
     assert Expectation.of(tag) == Expectation(500, None, None, 9.0)
     assert Expectation.of(replace(tag, deadband=0.1)).heartbeat_ms == 60_000
     assert Expectation.of(replace(tag, heartbeat_ms=5_000)).heartbeat_ms == 5_000

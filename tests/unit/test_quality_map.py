@@ -143,6 +143,16 @@ def test_a_period_that_the_line_cannot_keep_is_bad() -> None:
     assert (tight.check, tight.verdict) == ("period", Verdict.LOOK)
 
 
+def test_s7_is_asked_too_much_as_well() -> None:
+    """Its blocks cost requests like any other's."""
+    far = [
+        tag(f"T{n}", f"DB{n + 1}.DBD0", protocol="s7", conn="s7://10.0.0.1", period_ms=200)
+        for n in range(60)
+    ]
+    (finding,) = findings(*far)
+    assert (finding.check, finding.verdict) == ("period", Verdict.BAD)
+
+
 def test_another_type_or_byte_order_at_the_same_address_is_no_twin() -> None:
     """Nor is the same address of another unit or connection."""
     assert not findings(

@@ -14,7 +14,8 @@ import pytest
 
 from edge_agent.cli.quality import _write
 from edge_agent.errors import TransientError
-from edge_agent.quality.collect import Collected, Columns, Kept, Key, Subject, collect
+from edge_agent.model import TagKey
+from edge_agent.quality.collect import Collected, Columns, Kept, Subject, collect
 from edge_agent.quality.figures import Expectation, Figures, Fold, Gap, Minutes
 from edge_agent.quality.judge import Judged, Verdict, devices, judge, percent, span, worst_first
 from edge_agent.quality.page import page
@@ -23,7 +24,7 @@ from edge_agent.quality.report import as_dict, iso, make_report
 HOUR = 3_600_000
 DAY = 24 * HOUR
 SUBJECT = Subject(
-    Key("A1", "PUMP01", "PRESS"), Expectation(period_ms=1_000, lo=2.0, hi=12.0), unit="bar"
+    TagKey("A1", "PUMP01", "PRESS"), Expectation(period_ms=1_000, lo=2.0, hi=12.0), unit="bar"
 )
 FINE = Figures(
     samples=86_400,
@@ -210,7 +211,7 @@ def test_the_worst_stands_first() -> None:
     assert [finding.check for finding in both.findings] == ["range", "late"]
 
     def tag(name: str, device: str, **changes: Any) -> Judged:
-        return judged(replace(SUBJECT, key=Key("A1", device, name)), **changes)
+        return judged(replace(SUBJECT, key=TagKey("A1", device, name)), **changes)
 
     tags = [
         tag("good", "P1"),
@@ -254,7 +255,7 @@ EVIL = "<b>&\"'펌프</b>"
 
 def report(**changes: Any) -> Any:
     """Of two tags, one of which has names that are HTML."""
-    evil = replace(SUBJECT, key=Key("A1", EVIL, "온도<script>alert(1)</script>"), unit="<i>°C")
+    evil = replace(SUBJECT, key=TagKey("A1", EVIL, "온도<script>alert(1)</script>"), unit="<i>°C")
     gaps = (Gap(HOUR, HOUR + 90_000),)
     bad = replace(FINE, coverage=0.5, gaps=gaps, gap_count=1, gap_ms=90_000)
     collected = Collected(HOUR, DAY, 2 * HOUR, [FINE, bad])
@@ -335,7 +336,7 @@ class _Recording:
     async def close(self) -> None:
         """Nothing to close."""
 
-    async def tags(self, start_ms: int, end_ms: int) -> set[Key]:
+    async def tags(self, start_ms: int, end_ms: int) -> set[TagKey]:
         """None are listed here."""
         return set()
 
@@ -361,7 +362,7 @@ class _Recording:
 def subjects(device: str, count: int, period_ms: int) -> list[Subject]:
     """Tags of a device."""
     expectation = Expectation(period_ms)
-    return [Subject(Key("A1", device, f"T{number}"), expectation) for number in range(count)]
+    return [Subject(TagKey("A1", device, f"T{number}"), expectation) for number in range(count)]
 
 
 async def test_reads_are_bounded_and_cover_the_range_once() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import sqlite3
+import stat
 import tempfile
 from array import array
 from collections import defaultdict
@@ -18,14 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from edge_agent.errors import TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store import fold, layout, upkeep
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS, Slice
+from edge_agent.store.layout import Slice
 from edge_agent.store.reader import Bucket, StoreReader
-from tests.batches import DAY_MS, NOON_MS, BatchMaker, Sample, make_series
+from tests.batches import NOON_MS, BatchMaker, Sample, make_series
 
 JOURNAL = JournalIdentity("agent", "journal-1")
 PRESS, TEMP, FLOW = make_series("PRESS"), make_series("TEMP"), make_series("FLOW", "PUMP02")
@@ -490,6 +493,82 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
     assert aside in caplog.text
 
 
+async def test_a_damaged_file_is_kept_whatever_the_clock_says(path: Path, clock: Clock) -> None:
+    """Files that are damaged in one second have names of their own, and each keeps its log."""
+    for number in range(3):
+        path.write_bytes(b"\xff" * 4096 * (number + 1))
+        path.with_name("store.db-wal").write_bytes(bytes([number]) * 100)
+        sink = clock.open_store(path)
+        await sink.open(JOURNAL)
+        await sink.close()
+    names = [f"store.db.damaged-20241004T120000Z{ending}" for ending in ("", "-2", "-3")]
+    kept = {name for name in damaged_files(path) if not name.endswith("-shm")}
+    assert kept == {*names, *(f"{name}-wal" for name in names)}
+    for number, name in enumerate(names):
+        assert path.with_name(name).stat().st_size == 4096 * (number + 1)
+        assert path.with_name(f"{name}-wal").read_bytes() == bytes([number]) * 100
+
+
+async def test_a_damaged_file_stays_set_aside_after_a_power_cut(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new name is on the disk before a new store is begun under the old one."""
+    synced: list[list[str]] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            synced.append(sorted(found.name for found in path.parent.iterdir()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    path.write_bytes(b"\xff" * 4096)
+    sink = clock.open_store(path)
+    await sink.open(JOURNAL)
+    await sink.close()
+    assert synced == [damaged_files(path)]
+
+
+async def test_a_damaged_file_that_cannot_be_renamed_is_a_transient_error(
+    path: Path, clock: Clock
+) -> None:
+    """Such as on a disk that the system has made read-only; the next attempt finds all of it."""
+    path.write_bytes(b"\xff" * 4096)
+    log = path.with_name("store.db-wal")
+    log.write_bytes(b"log")
+    in_the_way = path.with_name("store.db.damaged-20241004T120000Z-wal")
+    in_the_way.mkdir()
+    sink = clock.open_store(path)
+    with pytest.raises(TransientError, match="Is a directory"):
+        await sink.open(JOURNAL)
+    assert path.read_bytes() == b"\xff" * 4096
+    assert log.read_bytes() == b"log"
+    in_the_way.rmdir()
+    await sink.open(JOURNAL)
+    await sink.close()
+    assert in_the_way.read_bytes() == b"log"
+    assert StoreReader(path).latest() == []
+
+
+async def test_a_log_without_its_file_does_not_keep_the_store_from_opening(
+    path: Path, clock: Clock
+) -> None:
+    """Somebody deletes the file alone after a crash, or a crash comes between the two renames."""
+    make = BatchMaker()
+    sink = clock.open_store(path)
+    await sink.open(JOURNAL)
+    await sink.deliver([make([(PRESS, NOON_MS, 1.0)])])
+    log = path.with_name("store.db-wal").read_bytes()
+    await sink.close()
+    path.unlink()
+    path.with_name("store.db-wal").write_bytes(log)
+    sink = clock.open_store(path)
+    await sink.open(JOURNAL)
+    await sink.deliver([make([(TEMP, NOON_MS, 2.0)])])
+    await sink.close()
+    assert StoreReader(path).latest() == [(TEMP, NOON_MS, 2.0)]
+
+
 async def test_damage_found_by_upkeep_sets_the_file_aside(path: Path, clock: Clock) -> None:
     """Not only opening finds damage: whichever call meets it fails, and the next open is fresh."""
     make = BatchMaker()
@@ -614,7 +693,7 @@ async def test_a_full_store_says_what_to_do_and_recovers(path: Path, clock: Cloc
 
     with pytest.raises(TransientError, match="full") as caught:
         await fill()
-    assert "bytes_max" in caught.value.hint
+    assert "fewer raw_hours" in caught.value.hint
     assert path.stat().st_size <= 1_000_000
     clock.advance(2 * HOUR_MS)
     await sink.maintain()

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store import fold, layout, packing, upkeep
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS, Minutes, bucket_of, series_id_of
+from edge_agent.store.layout import Minutes, bucket_of, series_id_of
 from edge_agent.store.reader import Bucket, StoreReader
 from tests.batches import NOON_MS, BatchMaker, Sample, make_series
 from tests.unit.test_store import EVER, JOURNAL, Clock, memory_folder, query

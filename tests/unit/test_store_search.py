@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_agent.clock import HOUR_MS, MINUTE_MS
 from edge_agent.errors import TransientError
 from edge_agent.model import Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.store import StoreSink
 from edge_agent.store import search
-from edge_agent.store.layout import HOUR_MS, MINUTE_MS
 from edge_agent.store.reader import StoreReader
 from edge_agent.store.search import BUCKET_MS
 from tests.batches import NOON_MS, BatchMaker, make_series
