@@ -44,14 +44,16 @@ Who does what
 `opening.py`  how that file is opened, and made.
 `entry.py`    the blob. Pure.
 `progress.py` whether an opening or a recovery gets on, and how far it is.
+`piecewise.py` a file of which the disk can't read every part.
 `pages.py`    a SQLite file's pages and rows, read without SQLite's help.
 `wal.py`      the little of SQLite's WAL that must be known here. Pure.
 `salvage.py`  reads rows out of a damaged file without SQLite's help, and builds a new one.
 
 Invariants
 ----------
-* Sequences only grow, and each opening begins a new range of them: should the newest commits be
-  lost with the WAL, no sequence that a destination may know is given out again.
+* Sequences only grow, a salvage keeps those of its entries, and each opening begins a new range of
+  them: should the newest commits be lost with the WAL, no sequence that a destination may know is
+  given out again.
 * Entry ``s`` is pending for a sink when ``s > cursor.sequence`` and the entry is meant for that
   sink. An entry that every sink's cursor has passed is deleted with the next commit.
 * A sink's acknowledgement is written with the next commit, without an fsync of its own. A crash
@@ -74,15 +76,19 @@ to ``PENDING_SAMPLES_MAX`` and then the pollers stop reading: what is not read i
 
 When it is damaged
 ------------------
-Damage is found by SQLite (malformed page), by a checksum, or by frames in the WAL that SQLite
-passes over: it drops in silence all that follows a damaged one. `salvage.py` then reads every table
-page of the file and its WAL, takes each row whose checksum holds, and a new file with a new
-journal_id is built beside it, made durable, and renamed into place after the damaged one was
-renamed to ``journal.db.damaged-<UTC time>``. A crash at any point of this starts it again or finds
+Damage is found by SQLite (a page that is malformed or can't be read), by a checksum, by a WAL that
+the disk can't read after some tries, or by frames in it that SQLite passes over: it drops in
+silence all that follows a damaged one. `salvage.py` then reads every table page of the file and its
+WAL, takes each row whose checksum holds, and a new file with a new journal_id is built beside it,
+made durable, and renamed into place after the damaged one was renamed to
+``journal.db.damaged-<UTC time>``. A crash at any point of this starts it again or finds
 it done: until the new file is whole the damaged one is not touched, and what there is of the new
 one is thrown away, so that it needs no WAL and never stands there twice. While a recovery advances,
 the watchdog is fed and the start may take its time (`progress.py`): one that is ended begins anew.
 A stop gives up the one of a start, and waits for the one of a running journal.
+A WAL of which a part can't be read may hide which version of a page is the newest: then rows are
+taken from all of them. It is kept as it is, under another name where it can't be copied, so that
+whoever can read it later finds all.
 What was pending and could not be recovered goes to the ledger, for every sink. Entries that a sink
 had already acknowledged are not handed to it again as long as its cursor is readable.
 If the disk refuses the new file, samples wait in memory and it is tried again with each commit; if
@@ -90,7 +96,8 @@ it has no room for all of it, the newest entries stay in the damaged file and st
 
 A failed write makes the file be read anew, and a WAL is always written again before it is believed:
 after a failed fsync the kernel shows what the disk never got. A missing WAL, or one cut short,
-can't be told from one that ended there: those commits are lost without a trace.
+can't be told from one that ended there: those commits are lost without a trace, as is the newest
+one where an unreadable part of the WAL was all that told of it; the log says how large that was.
 """
 
 from edge_agent.journal.books import LedgerRow, Quarantined, SinkTotals

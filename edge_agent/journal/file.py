@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import sqlite3
-import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, JournalError, TransientError
 from edge_agent.journal import opening
 from edge_agent.journal.books import (
@@ -39,6 +40,7 @@ from edge_agent.journal.room import (
     free_bytes,
 )
 from edge_agent.model import Batch, Series
+from edge_agent.sqlite import code_of, is_damage
 
 BYTES_MIN = 1_000_000
 SEQUENCES_PER_OPENING = 1 << 32
@@ -50,13 +52,10 @@ OPERATIONS_PER_ADVANCE = 1_000
 """Of SQLite's virtual machine: a walk through 250 entries, a second or two on the slowest disk."""
 DISCARD_ENTRIES_PER_STEP = 256
 EXPORT_ENTRIES_PER_STEP = 64
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
 
-
-def epoch_ms() -> int:
-    """The wall clock in milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
+Reach = Callable[[float], None]
+"""Is told which share of a long walk through the entries is done, 0 to 1."""
 
 
 class JournalFile:
@@ -116,7 +115,8 @@ class JournalFile:
     # -- opening --------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        opening.secure_wal(self.path, read_only=self._read_only)
+        alive = self._progress.advance
+        opening.secure_wal(self.path, read_only=self._read_only, alive=alive)
         self._connection = opening.connect(self.path, read_only=self._read_only)
         self._connection.set_progress_handler(self._progress.advance, OPERATIONS_PER_ADVANCE)
         if not self._read_only:
@@ -263,6 +263,7 @@ class JournalFile:
     def restore_books(
         self,
         taken: int,
+        sequence: int,
         totals: Iterable[SinkTotals],
         ledger: Sequence[LedgerRow],
         quarantine: Iterable[tuple[str, Quarantined]],
@@ -276,7 +277,7 @@ class JournalFile:
             opening.drop_wal(self._connection)
         with self._translated(), self._transaction():
             self.entries.add_series(series)
-            self.taken = taken
+            self.taken, self.sequence = taken, sequence
             for row in totals:
                 self.books.write(replace(row, sequence=0))
             self.books.insert_losses(ledger)
@@ -284,11 +285,14 @@ class JournalFile:
                 self.books.insert_quarantined(sink, [sample])
 
     def restore_entries(self, found: Iterable[tuple[Batch, str | None]]) -> None:
-        """Append recovered entries, each for all sinks (None) or for the ones named; durable."""
+        """Append recovered entries, each for all sinks (None) or for the ones named; durable.
+
+        They keep their sequences, which rise.
+        """
         with self._translated(), self._transaction():
             for batch, sinks in found:
-                self.sequence += 1
-                self.entries.insert(replace(batch, sequence=self.sequence), sinks)
+                self.sequence = max(self.sequence, batch.sequence)
+                self.entries.insert(batch, sinks)
                 if self.room.low and self.policy is not Policy.STOP:
                     self.room.reclaim()
 
@@ -332,8 +336,10 @@ class JournalFile:
         with self._translated():
             return self.books.quarantine()
 
-    def export(self, after: int = 0) -> Iterator[Entry]:
+    def export(self, after: int = 0, reach: Reach = lambda _: None) -> Iterator[Entry]:
         """Every entry after a sequence, in short reading transactions."""
+        with self._translated():
+            sequences = self.entries.sequences()
         while True:
             with self._translated():
                 found = self.entries.select("sequence > ?", (after,), EXPORT_ENTRIES_PER_STEP)
@@ -341,15 +347,21 @@ class JournalFile:
                 return
             yield from found
             after = found[-1].batch.sequence
+            reach(bisect_right(sequences, after) / max(len(sequences), 1))
 
-    def check(self) -> list[str]:
-        """Every fault that SQLite, the checksums and the books can show; empty if none."""
+    def check(self, reach: Reach = lambda _: None) -> list[str]:
+        """Every fault that SQLite, the checksums and the books can show; empty if none.
+
+        ``reach`` is told of the walk through the entries, before which SQLite looks at every page.
+        """
         with self._translated():
             result = self._connection.execute("PRAGMA integrity_check").fetchall()
             faults = [str(text) for (text,) in result if text != "ok"]
             if opening.stays_wal_damaged(self.path):
                 faults.append("its WAL holds frames that SQLite can't read")
-            for sequence in self.entries.sequences():
+            sequences = self.entries.sequences()
+            for done, sequence in enumerate(sequences):
+                reach(done / len(sequences))
                 try:
                     self.entries.select("sequence = ?", (sequence,), 1)
                 except JournalError as error:
@@ -409,9 +421,9 @@ class JournalFile:
             with self._transaction():
                 change()
         except sqlite3.Error as error:
-            if _primary_code(error) == sqlite3.SQLITE_IOERR:
+            if code_of(error) == sqlite3.SQLITE_IOERR:
                 self._reopen()
-            if _primary_code(error) != sqlite3.SQLITE_FULL:
+            if code_of(error) != sqlite3.SQLITE_FULL:
                 raise self._classed(error) from error
             self._make_room(error)
             with self._translated(), self._transaction():
@@ -454,7 +466,7 @@ class JournalFile:
         self._unsure = False
 
     def _classed(self, error: sqlite3.Error) -> JournalError | TransientError:
-        if _primary_code(error) in _DAMAGE or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
+        if is_damage(error) or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
             return JournalError(f"{self.path}: {error}")
         return TransientError(f"{self.path}: {error}")
 
@@ -501,7 +513,3 @@ def lock(path: Path) -> IO[bytes]:
             hint="stop the agent first, or choose another --data-dir",
         ) from error
     return stream
-
-
-def _primary_code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF

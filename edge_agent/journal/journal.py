@@ -19,15 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import salvage
 from edge_agent.journal.books import Acknowledgement, LedgerRow, Quarantined, SinkTotals
 from edge_agent.journal.entries import next_batches
-from edge_agent.journal.file import JournalFile, epoch_ms, lock
+from edge_agent.journal.file import JournalFile, lock
 from edge_agent.journal.progress import Progress
 from edge_agent.journal.room import BALLAST_BYTES, Policy
 from edge_agent.journal.worker import Worker, to_the_end
 from edge_agent.model import Batch, Series
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -188,11 +190,7 @@ class Journal:
     async def run(self) -> None:
         """Commit once per interval, or sooner when a commit's worth has gathered."""
         while True:
-            try:
-                async with asyncio.timeout(self.commit_interval_s):
-                    await self._crowded.wait()
-            except TimeoutError:
-                pass
+            await happens(self._crowded, self.commit_interval_s)
             self._crowded.clear()
             self._beat()
             if not await self._commit():
@@ -423,7 +421,7 @@ class Journal:
             log.warning("journal cannot be read now: %s", error)
             return []
         if self._file is not file:
-            return []  # A new one has come meanwhile: it numbers its batches anew.
+            return []  # A new one has come meanwhile: it hands them out again.
         if not batches:
             # What there is, is meant for other sinks, or was dropped.
             self._advance(Acknowledgement(sink, previous=after, sequence=last, delivered=0))
@@ -467,11 +465,7 @@ class Journal:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for the next commit that holds samples, at most so long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._committed.wait()
-        except TimeoutError:
-            pass
+        await happens(self._committed, timeout_s)
 
     # -- books ----------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edge_agent.errors import JournalError, TransientError
-from edge_agent.journal import books, entries, wal
+from edge_agent.journal import books, entries, piecewise, wal
 from edge_agent.journal.entry import row_checksum
 from edge_agent.journal.room import PAGE_BYTES
+from edge_agent.sqlite import beside
 
 FORMAT = 1
 WAL_PAGES_MAX = 1000
@@ -34,23 +35,24 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NU
 _SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
 
 
-def secure_wal(path: Path, *, read_only: bool) -> None:
-    """Write the WAL, if there is one, again as it is before anything in it is believed.
+def secure_wal(path: Path, *, read_only: bool, alive: piecewise.Alive) -> None:
+    """Write the WAL, if there is one, again as it is (`edge_agent.sqlite` says why).
 
-    After a failed fsync the kernel still shows what the disk never got, and counts it as
-    written: a second fsync alone would succeed, and the samples be gone with the power. For whoever
-    holds `file.lock`, so that nobody else writes meanwhile; who only reads leaves it as it is.
-    Raises ``JournalError`` where the WAL is all that is left, or holds what SQLite has not
-    understood.
+    For whoever holds `file.lock`, so that nobody else writes meanwhile; who only reads leaves it as
+    it is. Raises ``JournalError`` where the WAL is all that is left, or holds what SQLite has not
+    understood, or can't be read whole.
     """
-    log = _beside(path, "-wal")
+    readable = piecewise.read(beside(path, "-wal"), alive)
+    log = readable.data
     if not log:
         return
     if not (path.exists() and path.stat().st_size):
         raise JournalError("its file is empty, its WAL is not")  # SQLite would delete the WAL
     if read_only:
         return
-    with path.with_name(path.name + "-wal").open("r+b") as stream:
+    if readable.holes:
+        raise JournalError("the disk can't read its WAL")  # nor is it to be written over
+    with beside(path, "-wal").open("r+b") as stream:
         stream.write(log)
         stream.flush()
         os.fsync(stream.fileno())
@@ -110,7 +112,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 def is_wal_damaged(path: Path, log: bytes) -> bool:
     """Whether a WAL that SQLite has opened holds commits that it has not understood."""
-    return wal.damaged(log, PAGE_BYTES, _beside(path, "-shm"))
+    return wal.damaged(log, PAGE_BYTES, _bytes_beside(path, "-shm"))
 
 
 def stays_wal_damaged(path: Path) -> bool:
@@ -120,13 +122,13 @@ def stays_wal_damaged(path: Path) -> bool:
     before the disk has confirmed them, when SQLite makes them known.
     """
     for _ in range(WAL_LOOKS):
-        if not is_wal_damaged(path, _beside(path, "-wal")):
+        if not is_wal_damaged(path, _bytes_beside(path, "-wal")):
             return False
         time.sleep(WAL_LOOK_INTERVAL_S)
     return True
 
 
-def _beside(path: Path, suffix: str) -> bytes:
-    """The WAL beside the file, or its index; empty if there is none."""
-    beside = path.with_name(path.name + suffix)
-    return beside.read_bytes() if beside.exists() else b""
+def _bytes_beside(path: Path, suffix: str) -> bytes:
+    """What is in the WAL, or in its index; empty if there is none."""
+    file = beside(path, suffix)
+    return file.read_bytes() if file.exists() else b""

@@ -1,7 +1,8 @@
 """A SQLite file's pages, and the rows on them, read without SQLite's help.
 
 Nothing that they say is believed before it was looked at: a damaged page yields no rows, never an
-error.
+error. Where a part of the WAL can't be read, a row may be whole only in a page's older version, and
+nobody knows which pages that part had: all versions are shown then, and no free list is believed.
 
 Source for the page and record layout: "Database File Format", sections 1.5, 1.6 and 2.1.
 """
@@ -11,13 +12,18 @@ from __future__ import annotations
 import logging
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
-from edge_agent.journal import wal
+from edge_agent.journal import piecewise, wal
 from edge_agent.journal.room import PAGE_BYTES
+from edge_agent.sqlite import beside
 
 log = logging.getLogger(__name__)
 
+OLDER = 1 << 40
+"""Page numbers from here on, beyond every file, are older versions: first the file's pages as they
+are without the WAL, then at twice this those of the WAL that it has anew."""
 _LEAF = 0x0D
 _MAGIC = b"SQLite format 3\x00"
 _INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -30,16 +36,32 @@ Value = None | int | float | str | bytes
 class Pages:
     """The pages of a database file as its WAL leaves them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alive: piecewise.Alive = lambda: None) -> None:
         self.unreadable: set[int] = set()
         """Numbers of the pages that the disk could not read."""
         self._newer: dict[int, bytes] = {}
-        newer = beside(path, "-wal")
-        if newer.exists():
-            for _, pages in wal.commits(newer.read_bytes(), PAGE_BYTES):
-                self._newer |= pages
+        self._outdated: list[bytes] = []
+        log = piecewise.read(beside(path, "-wal"), alive)
+        self.wal_holes = len(log.holes)
+        """Pieces of the WAL that the disk could not read, each of ``PIECE_BYTES``."""
         self._main = os.open(path, os.O_RDONLY)
-        self.count = max(os.fstat(self._main).st_size // PAGE_BYTES, *self._newer, 0)
+        self._in_file = os.fstat(self._main).st_size // PAGE_BYTES
+        for _, pages in wal.commits(log.data, PAGE_BYTES, has_holes=bool(log.holes)):
+            if log.holes:
+                self._outdated += [self._newer[page] for page in pages if page in self._newer]
+            self._newer |= pages
+        # A damaged frame may claim to be any page: up to the largest there may be billions of none.
+        self._beyond = sorted(page for page in self._newer if page > self._in_file)
+        self.count = self._in_file + len(self._beyond)
+
+    @property
+    def numbers(self) -> list[Sequence[int]]:
+        """Of all pages that are to be looked at, the newest versions first."""
+        newest = [range(1, self._in_file + 1), self._beyond]
+        if not self.wal_holes:
+            return newest
+        outdated = range(2 * OLDER, 2 * OLDER + len(self._outdated))
+        return [*newest, range(OLDER + 1, OLDER + self._in_file + 1), outdated]
 
     def close(self) -> None:
         """Release the file."""
@@ -47,10 +69,13 @@ class Pages:
 
     def page(self, number: int) -> bytes:
         """One page, counted from 1; empty if it is beyond the file or the disk can't read it."""
-        newer = self._newer.get(number)
+        version, number = divmod(number, OLDER)
+        if version == 2:
+            return self._outdated[number]
+        newer = None if version else self._newer.get(number)
         if newer is not None:
             return newer
-        if not 1 <= number <= self.count:
+        if not 1 <= number <= self._in_file or number in self.unreadable:
             return b""
         try:
             data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
@@ -65,7 +90,7 @@ class Pages:
         """Numbers of the pages on the free list, as far as it can be followed and believed."""
         first = self.page(1)
         free: set[int] = set()
-        if first[:16] != _MAGIC:
+        if first[:16] != _MAGIC or self.wal_holes:
             return free
         pages, trunk = struct.unpack_from(">II", first, 28)
         while trunk not in free and (page := self.page(trunk)):
@@ -80,7 +105,7 @@ class Pages:
     def cells(self, number: int) -> list[int]:
         """Where a table leaf's rows begin; empty for any other page."""
         page = self.page(number)
-        head = 100 if number == 1 else 0
+        head = 100 if page.startswith(_MAGIC) else 0
         if not page or page[head] != _LEAF:
             return []
         (count,) = struct.unpack_from(">H", page, head + 3)
@@ -93,13 +118,13 @@ class Pages:
             page = self.page(number)
             size, at = _varint(page, at)
             rowid, at = _varint(page, at)
-            payload = self._payload(page, at, size)
+            payload = self._payload(page, at, size, OLDER * (number // OLDER == 1))
             columns = _record(payload)
         except (IndexError, ValueError, struct.error):
             return None
         return [rowid, *columns[1:]] if columns and columns[0] is None else None
 
-    def _payload(self, page: bytes, at: int, size: int) -> bytes:
+    def _payload(self, page: bytes, at: int, size: int, base: int) -> bytes:
         if size <= _LOCAL_MAX:
             return page[at : at + size]
         local = _LOCAL_MIN + (size - _LOCAL_MIN) % (PAGE_BYTES - 4)
@@ -110,16 +135,11 @@ class Pages:
         (overflow,) = struct.unpack_from(">I", page, at + local)
         missing = size - local
         while missing > 0:
-            page = self.page(overflow)
+            page = self.page(base + overflow)
             (overflow,) = struct.unpack_from(">I", page)
             parts.append(page[4 : 4 + missing])
             missing -= PAGE_BYTES - 4
         return b"".join(parts)
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """The file whose name is the database's and a suffix: its WAL, or the WAL's index."""
-    return path.with_name(path.name + suffix)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

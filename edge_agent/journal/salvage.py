@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import JournalError, TransientError
+from edge_agent.files import sync_folder
 from edge_agent.journal import entry as codec
 from edge_agent.journal.books import (
     LedgerRow,
@@ -31,9 +36,11 @@ from edge_agent.journal.books import (
 from edge_agent.journal.entries import picked
 from edge_agent.journal.file import JournalFile
 from edge_agent.journal.opening import FORMAT
-from edge_agent.journal.pages import Pages, Value, beside
+from edge_agent.journal.pages import OLDER, Pages, Value
+from edge_agent.journal.piecewise import PIECE_BYTES
 from edge_agent.journal.room import PAGE_BYTES, Policy, free_bytes
 from edge_agent.model import Batch, Series
+from edge_agent.sqlite import beside, name_for_damaged
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +70,22 @@ class Found:
     pages: Pages
     journal_id: str | None = None
     taken: int | None = None
+    sequence: int = 0
     series: dict[int, Series] = field(default_factory=dict)
     totals: dict[str, SinkTotals] = field(default_factory=dict)
     ledger: list[LedgerRow] = field(default_factory=list)
     quarantine: list[tuple[str, Quarantined]] = field(default_factory=list)
     places: dict[int, int] = field(default_factory=dict)
     """Per sequence where it lies, packed by `_place`: of small entries there may be millions."""
+    booked: set[tuple[str, Value]] = field(default_factory=set)
+    """Ids of the books' rows, for `is_news`."""
+
+    def is_news(self, book: str, row_id: Value, page: int) -> bool:
+        """Whether a book's row is not known yet, where it stands in an older version of a page."""
+        if page >= OLDER and (book, row_id) in self.booked:
+            return False
+        self.booked.add((book, row_id))
+        return True
 
     def entries(self) -> Iterator[tuple[Batch, str | None]]:
         """Every entry that is whole, in sequence order, with the sinks it is meant for.
@@ -117,8 +134,9 @@ def scan(pages: Pages, reach: Reach) -> Found:
     """Visit every page of a damaged file and its WAL."""
     found, pace = Found(pages), Pace(reach)
     free = pages.free()
-    for number in range(1, pages.count + 1):
-        pace.step(SCAN_SHARE * number / pages.count)
+    visits = sum(map(len, pages.numbers))
+    for visit, number in enumerate(chain(*pages.numbers), start=1):
+        pace.step(SCAN_SHARE * visit / visits)
         if number not in free:
             for at in pages.cells(number):
                 row = pages.row(number, at)
@@ -141,14 +159,19 @@ def _sort_in(found: Found, row: list[Value], page: int, at: int) -> None:
             if known is None or known.sequence < totals.sequence:
                 found.totals[totals.sink] = totals
         case "iitiii" if row[1] == FORMAT and codec.row_checksum(*row[1:-1]) == row[-1]:
-            found.journal_id, found.taken = row[2], row[4]  # type: ignore[assignment]
+            if found.taken is None or found.taken <= row[4]:  # type: ignore[operator]
+                found.journal_id, found.sequence, found.taken = row[2:5]  # type: ignore[assignment]
         case "itiiiiti" | "itniiiti" | "itnnniti":
             with contextlib.suppress(JournalError):
-                found.ledger.append(ledger_row(row))
+                loss = ledger_row(row)
+                if found.is_news("ledger", row[0], page):
+                    found.ledger.append(loss)
         case "itiiftii" | "itiiitii":
             row[4] = float(row[4])  # type: ignore[arg-type]  # SQLite stores 2.0 as 2
             with contextlib.suppress(JournalError):
-                found.quarantine.append(quarantine_row(row))
+                refused = quarantine_row(row)
+                if found.is_news("quarantine", row[0], page):
+                    found.quarantine.append(refused)
 
 
 def _place(found: Found, row: list[Any], page: int, at: int) -> None:
@@ -174,15 +197,22 @@ def replace(path: Path, open_file: OpenFile, sinks: Iterable[str], reach: Reach)
         path.touch()  # All that is left of it may be its WAL.
         fresh_path = _fresh(path)
         _remove(fresh_path)
-        with contextlib.closing(Pages(path)) as pages:
+        with contextlib.closing(Pages(path, partial(reach, 0.0))) as pages:
+            if pages.wal_holes:
+                kilobytes = pages.wal_holes * PIECE_BYTES // 1_000
+                log.warning(
+                    "journal recovery: %d kB of the WAL are unreadable; a commit that stood only"
+                    " there is not in the ledger either",
+                    kilobytes,
+                )
             log.info("journal recovery: %d MB to go through", pages.count * PAGE_BYTES // 1_000_000)
             recovered, lost = _rebuild(scan(pages, reach), open_file, fresh_path, sinks, reach)
             if pages.unreadable:
                 log.warning("journal recovery: %d pages are unreadable", len(pages.unreadable))
-        kept = _name_for(path)
+        kept = name_for_damaged(path, epoch_ms())
         if beside(path, "-wal").exists():
             _copy_durably(beside(path, "-wal"), beside(kept, "-wal"))
-        _sync_folder(path)
+        sync_folder(path.parent)
         path.rename(kept)
     finish(path)
     losses = ", ".join(f"{sink} lost {samples}" for sink, samples in lost.items()) or "none lost"
@@ -202,7 +232,7 @@ def finish(path: Path) -> None:
             # The damaged file's WAL must not be taken for the new file's.
             _remove(path)
             fresh.rename(path)
-            _sync_folder(path)
+            sync_folder(path.parent)
 
 
 def _rebuild(
@@ -226,6 +256,7 @@ def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, di
     known = sorted({*found.totals, *fresh.room.active})
     fresh.restore_books(
         taken=found.taken or 0,
+        sequence=found.sequence,
         totals=[found.totals.get(sink, SinkTotals(sink)) for sink in known],
         ledger=[_with_known_series(row, found.series) for row in found.ledger],
         quarantine=[row for row in found.quarantine if row[1].series_id in found.series],
@@ -311,34 +342,23 @@ def _remove(path: Path) -> None:
 
 
 def _copy_durably(source: Path, copy: Path) -> None:
-    """Copy a file; nothing is left of a copy that the disk refuses."""
+    """Copy a file; nothing is left of a copy that the disk refuses.
+
+    One that can't be read gets another name instead: a later try may be able to.
+    """
     try:
-        shutil.copyfile(source, copy)
+        try:
+            shutil.copyfile(source, copy)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            copy.unlink(missing_ok=True)
+            os.link(source, copy)
         with copy.open("rb") as stream:
             os.fsync(stream.fileno())
     except OSError:
         copy.unlink(missing_ok=True)
         raise
-
-
-def _name_for(path: Path) -> Path:
-    """A name for the damaged file that is not taken."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    kept = path.with_name(f"{path.name}.damaged-{stamp}")
-    number = 1
-    while kept.exists():
-        number += 1
-        kept = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    return kept
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames durable."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

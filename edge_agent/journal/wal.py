@@ -16,17 +16,21 @@ _INDEX_FRAMES = struct.Struct("=I")
 _INDEX_FRAMES_AT = 16
 
 
-def commits(data: bytes, page_bytes: int) -> Iterator[tuple[int, dict[int, bytes]]]:
+def commits(
+    data: bytes, page_bytes: int, *, has_holes: bool = False
+) -> Iterator[tuple[int, dict[int, bytes]]]:
     """Every commit of a WAL's present generation: its last frame's number, and its pages.
 
-    Frames are told by their salts alone, so that a damaged frame does not hide those after it.
+    Frames are told by their salts alone, so that a damaged frame does not hide those after it. With
+    holes the frame that ends the last commit may be in one: then its other pages are its end.
     """
     if len(data) < HEADER_BYTES:
         return
     frame_bytes = FRAME_HEADER_BYTES + page_bytes
-    salts = data[_SALTS] if _sound(data) else data[HEADER_BYTES:][8:16]
-    pages: dict[int, bytes] = {}
     starts = range(HEADER_BYTES, len(data) - frame_bytes + 1, frame_bytes)
+    salts = data[_SALTS] if _sound(data) else _first_salts(data, starts)
+    pages: dict[int, bytes] = {}
+    number = 0
     for number, at in enumerate(starts, start=1):
         page, pages_after_commit = struct.unpack_from(">II", data, at)
         if not page or data[at + 8 : at + 16] != salts:
@@ -35,6 +39,8 @@ def commits(data: bytes, page_bytes: int) -> Iterator[tuple[int, dict[int, bytes
         if pages_after_commit:
             yield number, pages
             pages = {}
+    if pages and has_holes:
+        yield number, pages
 
 
 def damaged(data: bytes, page_bytes: int, index: bytes) -> bool:
@@ -48,6 +54,11 @@ def damaged(data: bytes, page_bytes: int, index: bytes) -> bool:
         return True
     understood: int = _INDEX_FRAMES.unpack_from(index, _INDEX_FRAMES_AT)[0]
     return max((number for number, _ in commits(data, page_bytes)), default=0) > understood
+
+
+def _first_salts(data: bytes, frames: range) -> bytes:
+    """Those of the first frame whose header is readable: the present generation comes first."""
+    return next((data[at + 8 : at + 16] for at in frames if any(data[at : at + 4])), b"")
 
 
 def _sound(data: bytes) -> bool:

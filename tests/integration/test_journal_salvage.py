@@ -42,6 +42,7 @@ from tests.journals import (
     opened,
     set_aside,
 )
+from tests.waiting import until
 
 BYTES_MAX = 100_000_000
 SAMPLES = 3_200_000
@@ -369,8 +370,7 @@ async def test_a_stop_does_not_wait_for_a_salvage(
         assert await asyncio.to_thread(held.reached.wait, WAIT_S)
         heard(listener)
         stopping.set()
-        while not journal.progress.given_up:
-            await asyncio.sleep(0.01)
+        await until(lambda: journal.progress.given_up)
         held.go_on.set()
         assert not await opening
         messages = heard(listener)
@@ -407,8 +407,7 @@ async def test_a_stop_as_the_opening_ends_harms_no_commit(
     async def late(sinks: Iterable[str]) -> None:
         await open_it(sinks)
         stopping.set()
-        while not journal.progress.given_up:
-            await asyncio.sleep(0.001)
+        await until(lambda: journal.progress.given_up)
 
     monkeypatch.setattr(journal, "open", late)
     assert await open_journal(journal, ("a",), Notifier({}), stopping, look_interval_s=0.001)
