@@ -17,7 +17,7 @@ import re
 import socket
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -55,6 +55,9 @@ JOURNAL_BYTES_MAX = 10_000_000_000_000
 
 TOPIC_BYTES_MAX = 65_535
 """MQTT 5, 1.5.4: a string's length has two bytes."""
+
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+"""As registered with IANA; by scheme."""
 
 DATABASE_DAYS_MAX = 3_660
 """Ten years; sql/015_settings.sql has the same limit."""
@@ -103,12 +106,30 @@ class AgentSettings(_Section):
         """Host and port to listen on; None where HTTP is off."""
         return _split_address(self.http)
 
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self.data_dir / "journal.db"
+
+    @property
+    def store_path(self) -> Path:
+        """The embedded store's file."""
+        return self.data_dir / "store.db"
+
 
 class JournalSettings(_Section):
     """The queue on disk."""
 
     bytes_max: Annotated[int, Field(ge=JOURNAL_BYTES_MIN, le=JOURNAL_BYTES_MAX)] = 2_000_000_000
     policy: Literal["drop_oldest", "thin", "stop"] = "drop_oldest"
+
+
+class Broker(NamedTuple):
+    """Where the MQTT broker is."""
+
+    host: str
+    port: int
+    tls: bool = False
 
 
 class MqttSettings(_Section):
@@ -125,7 +146,7 @@ class MqttSettings(_Section):
     @field_validator("url")
     @classmethod
     def _check_url(cls, text: str | None) -> str | None:
-        return text and _check_url(text, ("mqtt", "mqtts"), path_allowed=False)
+        return _check_url(text, tuple(MQTT_PORTS), path_allowed=False) if text else None
 
     @field_validator("ca_file", "cert_file", "key_file")
     @classmethod
@@ -147,11 +168,20 @@ class MqttSettings(_Section):
     def _check_tls(self) -> Self:
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file go together: give both or neither")
-        if (self.ca_file or self.cert_file) and self.url and not self.url.startswith("mqtts://"):
+        if (self.ca_file or self.cert_file) and self.broker and not self.broker.tls:
             raise ValueError(
                 "ca_file, cert_file and key_file are for TLS, but url says mqtt://: write mqtts://"
             )
         return self
+
+    @property
+    def broker(self) -> Broker | None:
+        """Where ``url`` says that the broker is; None where it is not set."""
+        if self.url is None:
+            return None
+        parts = urlsplit(self.url)
+        port = parts.port or MQTT_PORTS[parts.scheme]
+        return Broker(parts.hostname or "", port, tls=parts.scheme == "mqtts")
 
 
 class PostgresSettings(_Section):
@@ -452,7 +482,8 @@ def _check_url(text: str, schemes: tuple[str, ...], *, path_allowed: bool) -> st
     try:
         parts = urlsplit(text)
         usable = parts.scheme in schemes and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that don't match
+        (parts.hostname or "").encode("idna")  # as whoever looks it up will do
+    except ValueError:  # a port that is no number, brackets that don't match, no name for DNS
         usable = False
     extra = any(mark in text for mark in "@?#") or not text.isprintable() or " " in text
     if not usable or extra or (parts.path.strip("/") and not path_allowed):

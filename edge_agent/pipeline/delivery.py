@@ -10,6 +10,8 @@ ever makes one attempt (sinks/base.py).
   unclassed errors) or acknowledged with the refused samples in quarantine (``RejectedRows``).
 * An error that nobody classed is a fault in a sink. It must not stop the sink for ever: after
   ``FAULTS_MAX`` of them on the same batch, handed over alone, that batch goes to the quarantine.
+  Nothing after it is handed over until that is durable: the destination knows nothing of it, and
+  one that skips what its cursor has passed would, after a kill, skip that batch as delivered.
 * Killed at any point: what was not acknowledged is delivered again. A new journal file (salvage)
   is noticed by its id; what was being delivered is forgotten, since it is in the new file too.
 """
@@ -32,6 +34,7 @@ from edge_agent.metrics import SinkCounters
 from edge_agent.model import Batch
 from edge_agent.schedule import Backoff
 from edge_agent.sinks.base import JournalIdentity, Pace, RefusalKeeper, Sink
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +62,11 @@ class DeliveryRunner:
         agent_id: str,
         pace: Pace,
         now_ms: Callable[[], int],
+        keeper: RefusalKeeper | None = None,
     ) -> None:
+        """``keeper`` is the same sink, where it keeps what was refused."""
         self.sink = sink
-        self._keeper = sink if isinstance(sink, RefusalKeeper) else None
+        self._keeper = keeper
         self.counters = SinkCounters()
         self.connected = False
         self.error: str | None = None
@@ -131,12 +136,7 @@ class DeliveryRunner:
         if self._draining.is_set():
             await asyncio.sleep(delay_s)
             return
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._draining.wait()
-        except TimeoutError:
-            pass
-        else:
+        if await happens(self._draining, delay_s):
             self._backoff.reset()
 
     async def _close(self) -> None:
@@ -169,11 +169,7 @@ class DeliveryRunner:
     async def _gather(self, flush_at: float) -> float:
         """Let samples gather until the flush is due; returns when the next one is."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(flush_at):
-                await self._draining.wait()
-        except TimeoutError:
-            pass
+        await happens(self._draining, flush_at - loop.time())
         return loop.time() + self._pace.flush_interval_s
 
     @property
@@ -185,6 +181,7 @@ class DeliveryRunner:
         self.oldest_ts_ms = batches[0].first_ts_ms
         started = loop.time()
         rejected: list[Quarantined] = []
+        given_up = False
         try:
             with contained("deliver"):
                 if self._keeper is not None:
@@ -192,21 +189,27 @@ class DeliveryRunner:
                 duplicates, rejected = await self._attempt(batches)
         except FaultError as fault:
             duplicates, rejected = 0, self._judge(fault, batches)
+            given_up = True
         if self._journal.journal_id != journal_id:
             return
         self._journal.acknowledge(self.sink.name, batches, duplicates=duplicates, rejected=rejected)
-        samples = sum(map(len, batches))
         counters = self.counters
-        counters.deliveries += 1
-        counters.delivered += samples - len(rejected)
-        counters.duplicates += duplicates
         counters.rejected += len(rejected)
         counters.delivery_time.observe(loop.time() - started)
         now_ms = self._now_ms()
         for batch in batches:
             counters.lag.observe(max(now_ms - batch.last_ts_ms, 0) / 1000, len(batch))
         self._faults = (0, 0)
+        if given_up:
+            await self._until_durable(journal_id)
         self._recovered()
+
+    async def _until_durable(self, journal_id: str) -> None:
+        """Wait until the journal has on the disk what was acknowledged, or is replaced."""
+        journal, name = self._journal, self.sink.name
+        while journal.journal_id == journal_id and journal.settled(name) < journal.position(name):
+            journal.commit_soon()
+            await journal.wait(IDLE_WAIT_S)
 
     async def _attempt(self, batches: Sequence[Batch]) -> tuple[int, list[Quarantined]]:
         """Hand over once; how many samples were there already, and which were refused for good."""

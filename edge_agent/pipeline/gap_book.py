@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import orjson
 
+from edge_agent.files import SmallFile
 from edge_agent.pipeline.parts import NO_GAPS, Gaps
-from edge_agent.pipeline.small_file import SmallFile
 from edge_agent.planner import Block
 
 log = logging.getLogger(__name__)

@@ -67,26 +67,26 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from edge_agent.errors import ConfigError, TransientError
+from edge_agent.errors import TransientError
 from edge_agent.journal import Journal
 from edge_agent.metrics import IngestCounters
 from edge_agent.model import Series
 from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingest_decoder import Decoder, Sample, TooManySeriesError
-from edge_agent.pipeline.ingested import Ingested, Key, Since
-from edge_agent.protocols import mqtt_syntax
-from edge_agent.protocols.mqtt_link import Link, Message, user_property
+from edge_agent.pipeline.ingested import Ingested, Since
+from edge_agent.protocols.mqtt_link import Link, Message, property_of
 from edge_agent.protocols.mqtt_syntax import MqttConn
 from edge_agent.schedule import Backoff
 from edge_agent.settings import MqttSettings
 from edge_agent.sinks.message import ORIGIN
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,10 @@ IDLE_WAIT_S: Final = 1.0
 """How often a paused or idle task looks at the journal."""
 LAST_COMMIT_TIMEOUT_S: Final = 2.0
 """At the end: how long to wait for the commit of what was taken; else it comes again."""
+LOGIN_HINT: Final = "check username, password and client certificate of [mqtt]"
+FILES_HINT: Final = (
+    "check ca_file, cert_file and key_file of [mqtt]: PEM, readable, key not encrypted"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,6 @@ class Ingest:
         *,
         agent_id: str,
         password: str | None,
-        polled: Container[Key],
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -200,8 +203,7 @@ class Ingest:
         self._agent_id = agent_id
         self._client_id = f"edge-agent-{agent_id}-ingest"
         self._password = password
-        self._polled = polled
-        self._decoder = Decoder(book, polled, now_ms)
+        self._decoder = Decoder(book, now_ms)
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._sessions = 0
@@ -265,10 +267,10 @@ class Ingest:
                     if self._journal.accepting:
                         await self._session()
                     else:
-                        await self._pause(IDLE_WAIT_S)
+                        await happens(self._stopping, IDLE_WAIT_S)
                 except TransientError as error:
                     self._failed(error)
-                    await self._pause(self._backoff.next_s())
+                    await happens(self._stopping, self._backoff.next_s())
         finally:
             ticker.cancel()
             await asyncio.wait([ticker])
@@ -293,6 +295,8 @@ class Ingest:
             session_expiry_s=SESSION_EXPIRY_S,
             receive_max=RECEIVE_MAX,
             manual_acknowledge=True,
+            login_hint=LOGIN_HINT,
+            files_hint=FILES_HINT,
         )
         link.when_lost(self._wake.set)
         self._beat()
@@ -346,13 +350,6 @@ class Ingest:
             level = logging.WARNING
         self._failures += 1
         log.log(level, "ingest: %s, will try again", self.error)
-
-    async def _pause(self, delay_s: float) -> None:
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
 
     def _begin(self) -> None:
         """The connection is gone, and with it every packet id; what is owed comes again."""
@@ -419,8 +416,7 @@ class Ingest:
         """The sample, unless the map has begun to poll it since it was looked at."""
         if sample is None:
             return None
-        series = sample.series
-        if (series.site, series.device, series.tag) in self._polled:
+        if self._book.is_polled(sample.series.key):
             self.counters.own += 1
             return None
         return sample
@@ -436,7 +432,7 @@ class Ingest:
     def _understood(self, message: Message) -> Sample | None:
         topic = message.topic.value
         levels = topic.split("/")
-        if levels[0] == "plc" and tuple(levels[1:]) in self._polled:
+        if levels[0] == "plc" and self._book.is_polled(tuple(levels[1:])):
             self.counters.own += 1
             return None
         try:
@@ -466,7 +462,7 @@ class Ingest:
 
     def _is_own(self, message: Message, series: Series) -> bool:
         """Whether we have published it, of a tag that the map does not have any more."""
-        if user_property(message, ORIGIN) != self._agent_id or not self._journal.knows(series):
+        if property_of(message, ORIGIN) != self._agent_id or not self._journal.knows(series):
             return False
         since = self._book.since(series)
         return since is None or since.sequence > 0
@@ -522,19 +518,13 @@ def from_settings(
     book: Ingested,
     *,
     agent_id: str,
-    polled: Container[Key],
     now_ms: Callable[[], int],
     monotonic: Callable[[], float] = time.monotonic,
-) -> Ingest | None:
-    """The task that the settings ask for; None if they don't. Raises ``ConfigError``."""
-    if settings.url is None or not settings.ingest_topics:
-        return None
-    try:
-        conn = mqtt_syntax.parse_conn(settings.url)
-    except ValueError as error:
-        raise ConfigError(f"mqtt.url: {error}") from error
-    conn = replace(
-        conn,
+) -> Ingest:
+    """What takes in by these settings, which name a broker and topics."""
+    assert settings.broker is not None
+    conn = MqttConn(
+        *settings.broker,
         user=settings.username,
         ca=_text(settings.ca_file),
         cert=_text(settings.cert_file),
@@ -548,7 +538,6 @@ def from_settings(
         book,
         agent_id=agent_id,
         password=password.get_secret_value() if password is not None else None,
-        polled=polled,
         now_ms=now_ms,
         monotonic=monotonic,
     )

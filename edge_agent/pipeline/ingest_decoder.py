@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from edge_agent.address_map import cells
 from edge_agent.model import Series
-from edge_agent.pipeline.ingested import Ingested, Key
+from edge_agent.pipeline.ingested import Ingested
 from edge_agent.protocols import mqtt_syntax
 
 SERIES_MAX: Final = 20_000
@@ -30,12 +30,11 @@ class TooManySeriesError(Exception):
 class Decoder:
     """Knows the series that it has met, so that each is checked once.
 
-    ``polled`` are the keys of the running map; the ``book`` has the series taken in before.
+    The ``book`` knows what the running map polls, and has the series taken in before.
     """
 
-    def __init__(self, book: Ingested, polled: Container[Key], now_ms: Callable[[], int]) -> None:
+    def __init__(self, book: Ingested, now_ms: Callable[[], int]) -> None:
         self._book = book
-        self._polled = polled
         self._now_ms = now_ms
         self._known: dict[tuple[object, ...], Series] = {}
 
@@ -51,7 +50,7 @@ class Decoder:
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError("value is not a number")
         series = self._series_of(tuple(document[name] for name in Series._fields))
-        if (series.site, series.device, series.tag) in self._polled:
+        if self._book.is_polled(series.key):
             return None
         return Sample(series, mqtt_syntax.time_ms(document["ts"], self._now_ms()), float(value))
 

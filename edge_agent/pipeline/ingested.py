@@ -11,8 +11,11 @@ polls is not one of them, whatever the book says.
 Who publishes a tag may change, both ways and more than once, while samples wait for the broker:
 
 * It was ours, and another publisher takes it over: the book has the journal entry from which on it
-  is the other's. Entries before it are published. A journal that was salvaged numbers its entries
-  anew; there all samples of the series count as the other's.
+  is the other's. Entries before it are published. A journal that is salvaged keeps the numbers of
+  its entries, so that this holds there too. A journal that was begun anew has none of ours, and low
+  numbers: so at each start the book is told which journal it is, and where it goes on
+  (`Ingested.continue_in`). Only what waits in memory, not committed yet, while a running journal is
+  salvaged is numbered anew: of a series that was taken over just then all of it is the other's.
 * It was another's, and becomes a row of the map: the book says, durably before the first sample
   that is polled, that it is ours. That holds after the row has left the map too, until a message of
   another publisher comes: only that makes it the other's again. What had come in before and still
@@ -24,11 +27,10 @@ Who publishes a tag may change, both ways and more than once, while samples wait
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +40,8 @@ from typing import Final, NamedTuple
 import orjson
 
 from edge_agent.errors import RejectedRow, RejectedRows, TransientError
-from edge_agent.model import Batch, Series
+from edge_agent.files import append_durably
+from edge_agent.model import Batch, Series, TagKey
 from edge_agent.sinks.base import JournalIdentity, Sink
 
 log = logging.getLogger(__name__)
@@ -46,9 +49,6 @@ log = logging.getLogger(__name__)
 INGESTED_FILE: Final = "ingested.jsonl"
 _NAMES: Final = len(Series._fields)
 _OURS: Final = "ours"
-
-Key = tuple[str, str, str]
-"""Site, device and tag, as `model.Tag.key`."""
 
 
 class Since(NamedTuple):
@@ -65,28 +65,29 @@ NEVER_OURS: Final[Mapping[Series, Since]] = MappingProxyType({})
 class Ingested:
     """The book of series that came in by MQTT: what the MQTT sink must not publish.
 
-    ``polled`` are the keys of the running map; they are never in it. The file has one JSON list a
-    line, and of a series the last line counts. A line that a crash cut short is left out: no sample
-    of it was in the journal yet.
+    What the running map polls, ``polled`` at first and then as `polls` and `polls_only` say, is
+    never in it. The file has one JSON list a line, and of a series the last line counts. A line
+    that a crash cut short is left out: no sample of it was in the journal yet.
 
         ["A1","L9","FAN01","SPEED","rpm"]             has never been ours
         ["A1","L9","FAN01","SPEED","rpm","ours"]      is ours by now
         ["A1","L9","FAN01","SPEED","rpm","6f0c",17]   another's from entry 17 of journal 6f0c on
 
-    `add` and `note_polled` may run in threads, also at once.
+    `add` and `note_polled` may run in threads, also at once; all else belongs to the event loop.
     """
 
-    def __init__(self, path: Path, polled: Container[Key]) -> None:
+    def __init__(self, path: Path, polled: Iterable[TagKey] = ()) -> None:
         self._path = path
-        self._polled = polled
+        self._polled = frozenset(polled)
         self._since: dict[Series, Since | None] = {}
         """None: ours by now. Changed by who holds ``_writing``."""
         self._writing = threading.Lock()
-        self._ends_well = True
         self._unwritten = b""
         """Lines of series that are ours by now, which the disk refused."""
-        self.changes = 0
-        """How often what it says has changed."""
+        self._doubted: dict[Series, Since | None] = {}
+        """What `add` could not write; some of it may be in the file all the same."""
+        self.changes = object()
+        """Another one as soon as it may say something else; to be kept before it is asked."""
 
     def __len__(self) -> int:
         return len(self._since)
@@ -101,10 +102,24 @@ class Ingested:
 
     def since(self, series: Series) -> Since | None:
         """From when on a series is another publisher's; None if it is not."""
-        return None if self._is_polled(series) else self._since.get(series)
+        return None if self.is_polled(series.key) else self._since.get(series)
 
-    def _is_polled(self, series: Series) -> bool:
-        return (series.site, series.device, series.tag) in self._polled
+    def is_polled(self, key: tuple[str, ...]) -> bool:
+        """Whether the running map has a tag."""
+        return key in self._polled
+
+    def polls(self, keys: Iterable[TagKey]) -> None:
+        """The map polls these too from now on, which `note_polled` is to write down.
+
+        To be called before the first sample of a new tag.
+        """
+        self._polled |= frozenset(keys)
+        self.changes = object()
+
+    def polls_only(self, keys: Iterable[TagKey]) -> None:
+        """Of what it polled, the map polls these only. To be called after the last other sample."""
+        self._polled &= frozenset(keys)
+        self.changes = object()
 
     def load(self) -> None:
         """Read the file, if there is one. Raises ``TransientError``."""
@@ -114,7 +129,6 @@ class Ingested:
             return
         except OSError as error:
             raise TransientError(f"{self._path}: cannot be read: {error.strerror}") from error
-        self._ends_well = data.endswith(b"\n") or not data
         self._since.update(filter(None, map(_parsed, data.splitlines())))
 
     def add(self, new: Sequence[Series], since: Mapping[Series, Since] = NEVER_OURS) -> None:
@@ -127,12 +141,12 @@ class Ingested:
             return
         with self._writing:
             found = {
-                series: None if self._is_polled(series) else since.get(series, Since())
+                series: None if self.is_polled(series.key) else since.get(series, Since())
                 for series in new
             }
+            self._doubted.update(found)
             self._write(_lines(found))
-            self._since.update(found)
-            self.changes += 1
+            self._hold(found)
 
     def note_polled(self) -> None:
         """Write down what the map polls by now: it is ours, also when it has left the map.
@@ -143,31 +157,50 @@ class Ingested:
         with self._writing:
             ours = [
                 series
-                for series, since in self._since.items()
-                if since is not None and self._is_polled(series)
+                for series, since in (self._since | self._doubted).items()
+                if since is not None and self.is_polled(series.key)
             ]
             if not ours and not self._unwritten:
                 return
-            self._since.update(dict.fromkeys(ours))
-            self.changes += 1
-            self._unwritten += _lines(dict.fromkeys(ours))
-            try:
-                self._write(b"")
-            except TransientError as error:
-                log.warning("which ingested series are ours now is not kept: %s", error)
+            self._note(dict.fromkeys(ours))
+
+    def continue_in(self, journal_id: str, next_sequence: int) -> None:
+        """Say of series that once were ours from which entry of this journal on they are not.
+
+        To be called once the journal is open, before it takes anything. Never raises, as
+        `note_polled`.
+        """
+        with self._writing:
+            moved: dict[Series, Since | None] = {
+                series: Since(journal_id, min(since.sequence, next_sequence))
+                for series, since in self._since.items()
+                if since is not None and since.sequence and since.journal_id != journal_id
+            }
+            if moved:
+                self._note(moved)
+
+    def _note(self, found: Mapping[Series, Since | None]) -> None:
+        """Hold what is so already, and write it down as soon as the disk takes it."""
+        self._hold(found)
+        self._unwritten += _lines(found)
+        try:
+            self._write(b"")
+        except TransientError as error:
+            log.warning("whose ingested series are now is not kept: %s", error)
+
+    def _hold(self, found: Mapping[Series, Since | None]) -> None:
+        self._since.update(found)
+        for series in found.keys() & self._doubted.keys():
+            del self._doubted[series]
+        self.changes = object()
 
     def _write(self, lines: bytes) -> None:
         """Bring lines to the disk, after those that it refused before."""
         lines = self._unwritten + lines
         try:
-            with self._path.open("ab") as file:
-                file.write(lines if self._ends_well else b"\n" + lines)
-                self._ends_well = False  # until it is known
-                file.flush()
-                os.fsync(file.fileno())
+            append_durably(self._path, lines)
         except OSError as error:
             raise TransientError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._ends_well = True
         self._unwritten = b""
 
 
@@ -212,17 +245,15 @@ class Unpublished:
         self.name = sink.name
         self._sink = sink
         self._ingested = ingested
-        self._journal_id = ""
         self._hidden: dict[int, int] = {}
         """Series by id, and the entry from which on each is hidden."""
         self._shown: set[int] = set()
-        self._changes = 0
+        self._changes = ingested.changes
         """The book's when it was looked at."""
 
     async def open(self, journal: JournalIdentity) -> None:
         """As the sink's own. Ids mean something within one journal only."""
-        self._journal_id = journal.journal_id
-        self.look_again()
+        self._look_again()
         await self._sink.open(journal)
 
     async def deliver(self, batches: Sequence[Batch]) -> int:
@@ -240,12 +271,6 @@ class Unpublished:
             raise RejectedRows(rows, duplicates=refusal.duplicates + left_out) from refusal
         return had + left_out
 
-    def look_again(self) -> None:
-        """Another map polls other series, or others publish more of them."""
-        self._hidden.clear()
-        self._shown.clear()
-        self._changes = self._ingested.changes
-
     async def close(self) -> None:
         """As the sink's own."""
         await self._sink.close()
@@ -254,8 +279,8 @@ class Unpublished:
         """What of a batch is to be published."""
         if not self._ingested:
             return _Part(batch, None)
-        if self._ingested.changes != self._changes:  # who publishes what
-            self.look_again()
+        if self._ingested.changes is not self._changes:
+            self._look_again()
         ids = set(batch.series_ids)
         for series_id in ids - self._hidden.keys() - self._shown:
             self._look_at(series_id, batch.series[series_id])
@@ -265,13 +290,18 @@ class Unpublished:
         places = [place for place, id_ in enumerate(batch.series_ids) if id_ not in hidden]
         return _Part(_picked(batch, places), places)
 
+    def _look_again(self) -> None:
+        """Another map polls other tags, or others publish other series, or ids are new."""
+        self._hidden.clear()
+        self._shown.clear()
+        self._changes = self._ingested.changes
+
     def _look_at(self, series_id: int, series: Series) -> None:
         since = self._ingested.since(series)
         if since is None:
             self._shown.add(series_id)
         else:
-            is_here = since.journal_id == self._journal_id
-            self._hidden[series_id] = since.sequence if is_here else 0
+            self._hidden[series_id] = since.sequence
 
 
 class _Part(NamedTuple):

@@ -21,6 +21,7 @@ from edge_agent import address_map
 from edge_agent.address_map import AddressMap
 from edge_agent.address_map.writer import to_records
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.files import SmallFile
 from edge_agent.reload.map_versions import FOLDER, MapVersions
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class MapRecorder:
         self._versions = versions
         self._record = record
         self._path = data_dir / FOLDER / RECORDED_FILE
+        self._file = SmallFile(self._path, "which versions the database has is not kept")
         self._running = running
         self._failing = False
 
@@ -100,12 +102,8 @@ class MapRecorder:
         self._failing = True
 
     def _keep(self, recorded: int) -> None:
-        if recorded == _number_in(self._path):
-            return
-        try:
-            self._path.write_text(f"{recorded}\n")
-        except OSError as error:
-            log.debug("%s: %s", self._path, error)  # it is handed over once more
+        if recorded != _number_in(self._path):  # else it is handed over once more
+            self._file.write(b"%d\n" % recorded)
 
 
 def _number_in(path: Path) -> int:

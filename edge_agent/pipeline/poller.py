@@ -41,6 +41,7 @@ from edge_agent.planner import Block, Connection
 from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.schedule import Backoff, Schedule, Step
 from edge_agent.text.counts import counted
+from edge_agent.waiting import happens
 
 log = logging.getLogger(__name__)
 
@@ -447,13 +448,7 @@ class ConnectionPoller:
 
     async def _sleep(self, delay_s: float) -> None:
         """Sleep, but not past `stop`."""
-        if self._stopping.is_set():
-            return
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        await happens(self._stopping, delay_s)
 
 
 def _shortest_s(connection: Connection) -> float:

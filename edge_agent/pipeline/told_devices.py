@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from edge_agent.pipeline.small_file import SmallFile
+from edge_agent.files import SmallFile
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from edge_agent.errors import TransientError
 from edge_agent.protocols.mqtt_syntax import MqttConn
 from edge_agent.text.reasons import reason_of
 
-__all__ = ["LOGIN_HINT", "Link", "Message", "Take", "user_property"]
+__all__ = ["LOGIN_HINT", "Link", "Message", "Take", "property_of"]
 
 # It logs each lost connection, with a traceback at times; our errors say the same, once.
 _LIBRARY_LOG: Final = logging.getLogger(f"{__name__}.library")
@@ -47,12 +47,15 @@ CLOSE_TIMEOUT_S: Final = 0.5
 """For the broker to take a farewell."""
 
 LOGIN_HINT: Final = "check user= and password_file= in `conn`, and the broker's rights for them"
+FILES_HINT: Final = (
+    "check password_file, ca, cert and key in `conn`: PEM, readable, key not encrypted"
+)
 
 Take = Callable[[Message], None]
 T = TypeVar("T")
 
 
-def user_property(message: Message, name: str) -> str | None:
+def property_of(message: Message, name: str) -> str | None:
     """The value of a user property (MQTT 5.0, 3.3.2.3.7), the first of its name; None without."""
     pairs: Sequence[tuple[str, str]] = getattr(message.properties, "UserProperty", ())
     return next((value for known, value in pairs if known == name), None)
@@ -92,17 +95,20 @@ class Link:
         session_expiry_s: int = 0,
         receive_max: int = RECEIVE_MAX,
         manual_acknowledge: bool = False,
+        login_hint: str = LOGIN_HINT,
+        files_hint: str = FILES_HINT,
     ) -> Self:
         """Connect and log in. ``take`` gets each message as it arrives, and must not raise.
 
         With ``session_expiry_s`` the broker keeps subscriptions, and messages that were not
         acknowledged, for so long. With ``manual_acknowledge`` each message of QoS 1 waits for
         `acknowledge`, else it is acknowledged once ``take`` has it. ``password`` comes before the
-        one in `conn`'s file. Raises ``TransientError``.
+        one in `conn`'s file. Raises ``TransientError``; the hints say where login and files can be
+        corrected, if that is not a map's `conn`.
         """
         timeout_s = conn.timeout_ms / 1000
         if conn.tls or conn.password_file is not None:
-            tls, kept = await asyncio.to_thread(_secrets, conn)
+            tls, kept = await asyncio.to_thread(_secrets, conn, files_hint)
             password = password if password is not None else kept
         else:
             tls = None
@@ -128,7 +134,7 @@ class Link:
         paho = _paho(client)
         paho.connect_timeout = timeout_s
         paho.manual_ack_set(manual_acknowledge)
-        await _enter(client, conn, tls)
+        await _enter(client, conn, tls, login_hint)
         return cls(client, conn)
 
     def check(self) -> None:
@@ -208,7 +214,7 @@ def _value(code: object) -> int:
     return code if isinstance(code, int) else int(getattr(code, "value", _REFUSED_MIN))
 
 
-async def _enter(client: aiomqtt.Client, conn: MqttConn, tls: _Tls | None) -> None:
+async def _enter(client: aiomqtt.Client, conn: MqttConn, tls: _Tls | None, login_hint: str) -> None:
     """Connect within the time, and leave nothing behind where that fails."""
     timeout_s = conn.timeout_ms / 1000
     entering = asyncio.ensure_future(client.__aenter__())
@@ -223,7 +229,7 @@ async def _enter(client: aiomqtt.Client, conn: MqttConn, tls: _Tls | None) -> No
         raise
     except (aiomqtt.MqttError, OSError, ValueError) as error:
         await _leave(client, tls)
-        hint = LOGIN_HINT if isinstance(error, aiomqtt.MqttCodeError) else ""
+        hint = login_hint if isinstance(error, aiomqtt.MqttCodeError) else ""
         raise TransientError(f"{conn}: {_reason(error)}", hint=hint) from error
 
 
@@ -270,8 +276,8 @@ class _Tls(ssl.SSLContext):
             self._last.close()
 
 
-def _secrets(conn: MqttConn) -> tuple[_Tls | None, str | None]:
-    """TLS and password, from the files that `conn` names. Raises ``TransientError``."""
+def _secrets(conn: MqttConn, files_hint: str) -> tuple[_Tls | None, str | None]:
+    """TLS and password, from the files that ``conn`` names. Raises ``TransientError``."""
     try:
         password = None
         if conn.password_file is not None:
@@ -288,10 +294,7 @@ def _secrets(conn: MqttConn) -> tuple[_Tls | None, str | None]:
             # terminal and waits.
             context.load_cert_chain(conn.cert, conn.key, password="")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise TransientError(
-            f"{conn}: cannot load a file that `conn` names: {error}",
-            hint="check password_file, ca, cert and key: readable, PEM, key not encrypted",
-        ) from error
+        raise TransientError(f"{conn}: cannot load a file: {error}", hint=files_hint) from error
     return context, password
 
 

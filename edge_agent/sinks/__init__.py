@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_agent.sinks.base import DeviceTeller, Pace, Sink
+from edge_agent.sinks.base import DeviceTeller, Pace, RefusalKeeper, Sink
 
 if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
-STORE_FILE = "store.db"
 STORE_UPKEEP_INTERVAL_S = 10.0
 DATABASE_UPKEEP_INTERVAL_S = 60.0
 
@@ -29,6 +28,8 @@ class Destination:
     upkeep_interval_s: float = DATABASE_UPKEEP_INTERVAL_S
     teller: DeviceTeller | None = None
     """The same sink, where it can also say how devices are."""
+    keeper: RefusalKeeper | None = None
+    """The same sink, where it keeps what was refused."""
     record_map: Callable[[str, str, bytes], Awaitable[None]] | None = None
     """Keeps the versions of the address map too: hash, author, and rows as a JSON array."""
     has_ingested: bool = False
@@ -36,20 +37,21 @@ class Destination:
 
 
 def configured(settings: Settings) -> list[Destination]:
-    """Every destination that is on. Raises ``ConfigError`` for an address that can't be one."""
+    """Every destination that is on. Raises ``ConfigError`` for a dsn that can't be one."""
     builders = (_mqtt, _postgres, _influx, _store)
     return [found for build in builders if (found := build(settings)) is not None]
 
 
 def _mqtt(settings: Settings) -> Destination | None:
-    if settings.mqtt.url is None:
+    broker = settings.mqtt.broker
+    if broker is None:
         return None
     from edge_agent.sinks.mqtt import MqttSink
 
     password = settings.mqtt.password
     sink = MqttSink(
         agent_id=settings.agent.id,
-        url=settings.mqtt.url,
+        broker=broker,
         username=settings.mqtt.username,
         password=password.get_secret_value() if password else None,
         ca_file=settings.mqtt.ca_file,
@@ -68,10 +70,12 @@ def _postgres(settings: Settings) -> Destination | None:
 
     dsn, agent_id = settings.postgres.dsn.get_secret_value(), settings.agent.id
     upkeep = Upkeep(agent_id=agent_id, dsn=dsn)
+    sink = PostgresSink(agent_id=agent_id, dsn=dsn)
     return Destination(
-        PostgresSink(agent_id=agent_id, dsn=dsn),
+        sink,
         Pace(settings.postgres.batch_max, settings.postgres.flush_interval_ms / 1000),
         upkeep.run,
+        keeper=sink,
         record_map=upkeep.record_map,
     )
 
@@ -101,7 +105,7 @@ def _store(settings: Settings) -> Destination | None:
     from edge_agent.sinks.store import StoreSink
 
     sink = StoreSink(
-        settings.agent.data_dir / STORE_FILE,
+        settings.agent.store_path,
         raw_hours=settings.store.raw_hours,
         minute_days=settings.store.minute_days,
     )

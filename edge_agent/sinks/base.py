@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from edge_agent.model import Batch
 
@@ -64,7 +64,6 @@ class Sink(Protocol):
         """Release the connection. Never raises; may be called in any state, also twice."""
 
 
-@runtime_checkable
 class RefusalKeeper(Protocol):
     """A sink that keeps what was refused at its destination, to say so of a batch that comes again.
 

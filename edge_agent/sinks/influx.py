@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import ClientError, ClientTimeout
 from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
-from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
+from edge_agent.errors import RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.per_series import PerSeries
@@ -75,14 +74,10 @@ class InfluxSink:
         measurement: str = "plc",
         timeout_s: float = 10.0,
     ) -> None:
-        """Take the settings; no I/O. Raises ``ConfigError`` for what can't work anywhere."""
-        self._url = _checked_url(url)
-        self._token = _checked_token(token)
+        """Take the settings (`InfluxSettings` has checked them); no I/O."""
+        self._url = url.rstrip("/")
+        self._token = token
         self._org, self._bucket = org, bucket
-        if not measurement or measurement.startswith("#"):
-            raise ConfigError(
-                f"influx measurement {measurement!r}: must not be empty nor start with '#'"
-            )
         self._measurement = _escape(measurement, _MEASUREMENT)
         self._timeout_s = timeout_s
         self._body_bytes_max = BODY_BYTES_MAX
@@ -312,25 +307,3 @@ def _message(error: ApiException) -> str:
 def _halves(part: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     middle = len(part) // 2
     return part[:middle], part[middle:]
-
-
-def _checked_url(url: str) -> str:
-    """The address without a slash at its end."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, brackets that don't match
-        usable = False
-    if not usable or "@" in url or "?" in url or "#" in url:
-        shown = re.sub(r"//.*@", "//***@", url)
-        raise ConfigError(
-            f"influx url {shown!r}: must be http://host:port or https://host:port,"
-            " without user, password or query"
-        )
-    return url.rstrip("/")
-
-
-def _checked_token(token: str) -> str:
-    if not token or not token.isprintable():
-        raise ConfigError("influx token: must be one line of printable characters, not empty")
-    return token

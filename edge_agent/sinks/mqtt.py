@@ -28,14 +28,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, starmap
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mqtt5
 import orjson
 
 from edge_agent import __version__
-from edge_agent.errors import ConfigError, RejectedRow, RejectedRows, TransientError
+from edge_agent.errors import RejectedRow, RejectedRows, TransientError
 from edge_agent.model import Batch
+from edge_agent.settings import Broker
 from edge_agent.sinks.base import DeviceReport, JournalIdentity
 from edge_agent.sinks.message import ORIGIN, MessageRenderer, Messages, status_topic_of, topic_of
 from edge_agent.sinks.mqtt_publisher import (
@@ -44,7 +44,7 @@ from edge_agent.sinks.mqtt_publisher import (
     KEEP_ALIVE_S,
     Publisher,
 )
-from edge_agent.sinks.mqtt_window import PublishWindow, user_property
+from edge_agent.sinks.mqtt_window import PublishWindow, encoded_property
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,6 @@ WITHHOLD_S = 600
 
 TELLING_LOSSES_MAX = 2
 """Connections lost in a row while devices' status was sent; the first may be chance."""
-
-DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 @dataclass(slots=True)
@@ -77,8 +75,8 @@ class _Withheld:
 class MqttSink:
     """Delivers to one MQTT 5 broker. The constructor does no I/O.
 
-    Messages carry the agent's id if ``is_marked``. Raises ``ConfigError`` for an address or a
-    combination of settings that can't work.
+    Messages carry the agent's id if ``is_marked``. Files are PEM, for a broker with TLS;
+    ``cert_file`` and ``key_file`` go together.
     """
 
     name = "mqtt"
@@ -87,7 +85,7 @@ class MqttSink:
         self,
         *,
         agent_id: str,
-        url: str,
+        broker: Broker,
         username: str | None = None,
         password: str | None = None,
         ca_file: Path | None = None,
@@ -98,13 +96,7 @@ class MqttSink:
         ack_timeout_s: float = ACK_TIMEOUT_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._scheme, self._host, self._port = parse_url(url)
-        if self._scheme == "mqtt" and (ca_file or cert_file or key_file):
-            raise ConfigError(
-                "mqtt.url: ca_file, cert_file and key_file need TLS; write mqtts:// or remove them"
-            )
-        if key_file and not cert_file:
-            raise ConfigError("mqtt.key_file: needs mqtt.cert_file, the certificate it belongs to")
+        self._broker = broker
         self._agent_id = agent_id
         self._origin = [(ORIGIN, agent_id)] if is_marked else []
         self._version = version
@@ -136,14 +128,14 @@ class MqttSink:
             self._journal = journal
             self._confirmed.clear()
         self._renderer = MessageRenderer()  # series ids mean something within one journal only
-        tls = await asyncio.to_thread(self._tls_context) if self._scheme == "mqtts" else None
+        tls = await asyncio.to_thread(self._tls_context) if self._broker.tls else None
         self._publisher = await Publisher.connect(
-            self._host,
-            self._port,
+            self._broker.host,
+            self._broker.port,
             self._login(),
             tls=tls,
             ack_timeout_s=self._ack_timeout_s,
-            properties=b"".join(starmap(user_property, self._origin)),
+            properties=b"".join(starmap(encoded_property, self._origin)),
         )
         await self._announce(self._publisher)
         self._session += 1
@@ -325,6 +317,7 @@ class MqttSink:
 
     def _tls_context(self) -> ssl.SSLContext:
         """Reads the files, so it does not belong on the event loop."""
+        host, port, _ = self._broker
         try:
             context = ssl.create_default_context(cafile=self._ca_file)
             if self._cert_file:
@@ -333,33 +326,11 @@ class MqttSink:
                 context.load_cert_chain(self._cert_file, self._key_file, password="")
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise TransientError(
-                f"broker {self._host}:{self._port}: cannot load the TLS files: {error}",
+                f"broker {host}:{port}: cannot load the TLS files: {error}",
                 hint="check ca_file, cert_file and key_file of [mqtt]: PEM, readable, key not"
                 " encrypted",
             ) from error
         return context
-
-
-def parse_url(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of ``mqtt://host[:port]`` or ``mqtts://host[:port]``.
-
-    Raises ``ConfigError``, in a text that does not repeat the address if it holds a password.
-    """
-    allowed = "allowed: mqtt://host[:port] or mqtts://host[:port]"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        if host:
-            host.encode("idna")
-    except ValueError as error:
-        raise ConfigError(f"mqtt.url: {error}; {allowed}") from error
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError("mqtt.url: no user or password here; use mqtt.username, mqtt.password")
-    if parts.scheme not in DEFAULT_PORTS or not host or port == 0:
-        raise ConfigError(f"mqtt.url: {url!r} is not a broker's address; {allowed}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(f"mqtt.url: nothing may follow the port in {url!r}; {allowed}")
-    return parts.scheme, host, port or DEFAULT_PORTS[parts.scheme]
 
 
 def _progress(

@@ -97,7 +97,7 @@ def _length(size: int) -> bytes:
     return size.to_bytes(2, "big")
 
 
-def user_property(name: str, value: str) -> bytes:
+def encoded_property(name: str, value: str) -> bytes:
     """MQTT 5.0, 3.3.2.3.7: a pair of strings that a broker hands on unaltered."""
     texts = [text.encode() for text in (name, value)]
     return bytes([_USER_PROPERTY]) + b"".join(_length(len(text)) + text for text in texts)
@@ -117,7 +117,7 @@ class PublishWindow:
     PUBACKs that are due, at most ``size`` at any time. ``refused`` gives the reason of those that
     the broker did not let through, or that must not be sent: ``withheld`` topics, with the reason,
     and what the broker's known limits forbid. The first ``careful`` messages go one at a time.
-    ``properties`` are encoded (`user_property`) and the same for all.
+    ``properties`` are encoded (`encoded_property`) and the same for all.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiomqtt
 
 from edge_agent.model import Series
+from edge_agent.settings import Broker
 from edge_agent.sinks.base import Sink
 from edge_agent.sinks.influx import InfluxSink
 from edge_agent.sinks.memory import MemorySink
@@ -25,6 +26,7 @@ from tests.batches import Sample
 from tests.influx_server import Influx
 from tests.integration.plc_database import Cluster, Database
 from tests.servers import Mosquitto
+from tests.waiting import until
 
 
 class Harness(ABC):
@@ -226,13 +228,12 @@ class MqttHarness(Harness):
             self._messages.append((Series(**fields), round(ts.timestamp() * 1000), float(value)))
 
     def make_sink(self) -> MqttSink:
-        return MqttSink(agent_id="agent", url=f"mqtt://127.0.0.1:{self._wire.port}")
+        return MqttSink(agent_id="agent", broker=Broker("127.0.0.1", self._wire.port))
 
     async def received(self) -> list[Sample]:
         mark = str(next(self.numbers))
         await self._client.publish("mark", mark, qos=1)
-        while mark not in self._marks:
-            await asyncio.sleep(0.01)
+        await until(lambda: mark in self._marks, "all that was published before", within_s=60.0)
         return self._messages
 
     async def stop(self) -> None:

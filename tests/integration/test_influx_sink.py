@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.errors import ConfigError, RejectedRows, TransientError
+from edge_agent.errors import RejectedRows, TransientError
 from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity, Sink
 from edge_agent.sinks.influx import InfluxSink
@@ -334,16 +332,13 @@ async def test_a_mute_server_is_given_up_after_the_timeout(tmp_path: Path) -> No
     """A server that takes the connection and never answers costs `timeout_s`, no more."""
     with Influx(tmp_path) as server:
         async with opened(sink_for(server, timeout_s=1.0)) as sink:
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
+            with server.paused():
                 started = time.monotonic()
                 with pytest.raises(TransientError, match="within 1 s"):
                     await sink.deliver([scans(10, 1)])
                 with pytest.raises(TransientError, match="within 1 s"):
                     await sink_for(server, timeout_s=1.0).open(JOURNAL)
                 assert time.monotonic() - started < 10
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
             await sink.deliver([scans(10, 1)])
         assert stored(server, "plc") == samples_of(scans(10, 1))
 
@@ -407,26 +402,6 @@ def test_any_name_survives_the_parser(server: Influx, names: list[Series]) -> No
     rows = server.query(f'SELECT value FROM "{quoted}" GROUP BY *')
     found = {tuple(row.get(name, "") for name in Series._fields): int(row["value"]) for row in rows}
     assert found == {key: number for number, key in enumerate(expected, 1)}
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["", "localhost:8086", "ftp://x", "http://", "http://h:x", "http://h:99999", "http://[::1",
-     "http://user:s3cret@h", "http://h/?token=s3cret"],
-)  # fmt: skip
-def test_a_bad_url_is_a_configuration_error(url: str) -> None:
-    """It is told at once, and without a secret that stands in it."""
-    with pytest.raises(ConfigError, match="influx url") as caught:
-        InfluxSink(url=url, token="t", org="o", bucket="b")
-    assert "user" not in str(caught.value).split("must be")[0]
-
-
-@pytest.mark.parametrize("token", ["", "two\nlines"])
-def test_a_bad_token_is_a_configuration_error(token: str) -> None:
-    """A token that no header can carry is told at once, and not repeated."""
-    with pytest.raises(ConfigError, match="influx token") as caught:
-        InfluxSink(url="http://h", token=token, org="o", bucket="b")
-    assert "two" not in str(caught.value)
 
 
 def test_the_token_is_not_in_the_repr() -> None:

@@ -25,10 +25,10 @@ import uvloop
 
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import JournalError, RejectedRow, RejectedRows
 from edge_agent.journal import Journal
-from edge_agent.journal.file import epoch_ms
-from edge_agent.model import Batch, Series, Tag, ValueType
+from edge_agent.model import Batch, Series, Tag, TagKey, ValueType
 from edge_agent.pipeline import ingest as ingest_module
 from edge_agent.pipeline import ingest_decoder
 from edge_agent.pipeline.ingest import Ingest, from_settings
@@ -41,13 +41,14 @@ from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.memory import MemorySink
 from tests.journals import Sample, drained, journal_at
 from tests.servers import Mosquitto
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
 KEEP_ALL = "allow_anonymous true\nmax_queued_messages 0\n"
-POLLED = {("A1", "PUMP01", "PRESS")}
+POLLED = {TagKey("A1", "PUMP01", "PRESS")}
 TOPICS = ["plc/+/+/+"]
 KILLS = 5
 
@@ -89,20 +90,18 @@ async def publish(
             await client.publish(topic, payload, qos=qos, retain=retain)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 class Rig:
     """An `Ingest` on a journal, both running."""
 
-    def __init__(self, port: int, folder: Path, **options: Any) -> None:
+    def __init__(
+        self, port: int, folder: Path, book: Ingested | None = None, **options: Any
+    ) -> None:
         self.journal = journal_at(
             folder / "journal.db", bytes_max=200_000_000, commit_interval_s=0.05, **options
         )
-        self.book = Ingested(folder / INGESTED_FILE, POLLED)
+        if book is None:
+            book = Ingested(folder / INGESTED_FILE, POLLED)
+        self.book = book
         self.ingest = Ingest(
             parse_conn(f"mqtt://127.0.0.1:{port}"),
             TOPICS,
@@ -110,7 +109,6 @@ class Rig:
             self.book,
             agent_id="edge-1",
             password=None,
-            polled=POLLED,
             now_ms=epoch_ms,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,7 +119,7 @@ class Rig:
         self._tasks = [asyncio.create_task(self.ingest.run())]
         if commits:
             self._tasks.append(asyncio.create_task(self.journal.run()))
-        await until(lambda: self.ingest.connected)
+        await self.connected()
 
     async def end(self) -> list[Sample]:
         """An orderly end; everything that the journal holds."""
@@ -137,17 +135,37 @@ class Rig:
         await self.journal.close()
         return samples
 
+    async def connected(self) -> None:
+        await until(lambda: self.ingest.connected, "connected", within_s=WAIT_S)
+
+    async def disconnected(self) -> None:
+        await until(lambda: self.ingest.error is not None, "disconnected", within_s=WAIT_S)
+
     async def arrived(self, count: int) -> None:
-        await until(lambda: self.ingest.counters.messages >= count)
+        """So many messages have come, or more."""
+        counters = self.ingest.counters
+        await until(lambda: counters.messages >= count, f"{count} messages", within_s=WAIT_S)
+
+    async def taken(self, count: int) -> None:
+        """So many samples were handed to the journal."""
+        counters = self.ingest.counters
+        await until(lambda: counters.samples == count, f"{count} samples", within_s=WAIT_S)
+
+    async def repeated(self, count: int) -> None:
+        """So many messages were known."""
+        counters = self.ingest.counters
+        await until(lambda: counters.repeated == count, f"{count} repetitions", within_s=WAIT_S)
 
     async def settled(self) -> None:
         """Everything that has arrived is acknowledged."""
-        await until(lambda: not self.ingest._arrived and not self.ingest._owed)
+        await until(lambda: not self.ingest.waiting, "nothing that waits", within_s=WAIT_S)
 
 
 @asynccontextmanager
-async def running(port: int, folder: Path, **options: Any) -> AsyncIterator[Rig]:
-    rig = Rig(port, folder, **options)
+async def running(
+    port: int, folder: Path, book: Ingested | None = None, **options: Any
+) -> AsyncIterator[Rig]:
+    rig = Rig(port, folder, book, **options)
     await rig.start()
     yield rig
 
@@ -296,8 +314,8 @@ async def test_nothing_is_acknowledged_before_the_commit(broker: Mosquitto, tmp_
     (tmp_path / "first").mkdir()
     await rig.start(commits=False)
     await publish(broker.port, sent)
-    await until(lambda: rig.ingest.counters.samples == 15)
-    assert len(rig.ingest._owed) == 15
+    await rig.taken(15)
+    assert rig.ingest.waiting == 15
     rig._tasks[0].cancel()  # killed: the journal never commits
     await asyncio.wait(rig._tasks)
     rig.journal._values = array("d")
@@ -322,7 +340,7 @@ async def test_an_orderly_end_leaves_nothing_to_repeat(broker: Mosquitto, tmp_pa
         first = values_of(await rig.end())
         await publishing
     async with running(broker.port, tmp_path) as rig:
-        await until(lambda: len(first) + rig.ingest.counters.samples >= 400)
+        await rig.taken(400 - len(first))
         await rig.settled()
         assert first + values_of(await rig.end()) == list(range(400))
 
@@ -348,37 +366,42 @@ async def test_a_lost_connection_repeats_nothing(tmp_path: Path) -> None:
         rig = Rig(server.port, tmp_path)
         await rig.start(commits=False)
         await publish(server.port, numbered(range(12)))
-        await until(lambda: rig.ingest.counters.samples == 12)
+        await rig.taken(12)
         server.stop()
-        await until(lambda: not rig.ingest.connected)
+        await rig.disconnected()
         assert rig.ingest.error is not None
         assert "ended the connection" in rig.ingest.error
         server.start()
-        await until(lambda: rig.ingest.counters.repeated == 12)
-        assert len(rig.ingest._owed) == 12
+        await rig.repeated(12)
+        assert rig.ingest.waiting == 12
         rig._tasks.append(asyncio.create_task(rig.journal.run()))
         await rig.settled()
         assert values_of(await rig.end()) == list(range(12))
 
 
 async def test_a_connection_lost_twice_repeats_nothing(tmp_path: Path) -> None:
-    """What the first loss left is known still where a second one comes before its repetition."""
+    """What the first loss left is known still where a second one comes before its repetition.
+
+    Only once: who publishes the same anew publishes further samples.
+    """
     config = f"{KEEP_ALL}persistence true\npersistence_location {tmp_path}/\n"
     with Mosquitto(tmp_path / "mosquitto", config) as server:
         rig = Rig(server.port, tmp_path)
         await rig.start(commits=False)
-        await publish(server.port, numbered(range(12)))
-        await until(lambda: rig.ingest.counters.samples == 12)
+        sent = numbered(range(12))
+        await publish(server.port, sent)
+        await rig.taken(12)
         rig.ingest._begin()
         rig.ingest._begin()
         server.stop()
-        await until(lambda: not rig.ingest.connected)
+        await rig.disconnected()
         server.start()
-        await until(lambda: rig.ingest.counters.repeated == 12)
+        await rig.repeated(12)
         rig._tasks.append(asyncio.create_task(rig.journal.run()))
         await rig.settled()
-        assert values_of(await rig.end()) == list(range(12))
-        assert not rig.ingest._repeats
+        await publish(server.port, sent)
+        await rig.taken(24)
+        assert values_of(await rig.end()) == [*range(12), *range(12)]
 
 
 async def test_a_journal_replaced_before_the_repetition_holds_nothing_up(tmp_path: Path) -> None:
@@ -389,23 +412,23 @@ async def test_a_journal_replaced_before_the_repetition_holds_nothing_up(tmp_pat
         await first.start()
         for n in range(10):
             await publish(server.port, numbered([1_000 + n]))
-            await until(lambda count=n + 1: first.ingest.counters.samples == count)  # type: ignore[misc]
+            await first.taken(n + 1)
             await first.settled()
         await first.end()
         rig = Rig(server.port, tmp_path)
         await rig.start(commits=False)
         await publish(server.port, numbered(range(12)))
-        await until(lambda: rig.ingest.counters.samples == 12)
+        await rig.taken(12)
         server.stop()
-        await until(lambda: not rig.ingest.connected)
+        await rig.disconnected()
         known = rig.journal.journal_id
         await rig.journal._recover(JournalError("a damaged page"), rig.journal._file)
         assert rig.journal.journal_id != known
         rig._tasks.append(asyncio.create_task(rig.journal.run()))
         server.start()
-        await until(lambda: rig.ingest.connected)
+        await rig.connected()
         await publish(server.port, numbered(range(12, 20)))
-        await until(lambda: rig.ingest.counters.messages == 12 + 12 + 8)
+        await rig.arrived(12 + 12 + 8)
         await rig.settled()
         assert set(values_of(await rig.end())) >= set(range(20))
 
@@ -426,14 +449,14 @@ async def test_nothing_is_acknowledged_by_the_numbers_of_another_journal(
     rig = Rig(broker.port, tmp_path)
     await rig.start(commits=False)
     await publish(broker.port, numbered(range(5)))
-    await until(lambda: len(rig.ingest._owed) == 5)
+    await rig.taken(5)
     rig.journal._last_sequence = rig.journal.next_sequence + 1_000
     rig.ingest._journal_id = "the one before"
     rig.ingest._wake.set()
-    await until(lambda: not rig.ingest.connected)
+    await rig.disconnected()
     rig.journal._last_sequence = 0
     assert not acknowledged
-    await until(lambda: len(rig.ingest._owed) == 5)
+    await rig.arrived(5 + 5)
     rig._tasks.append(asyncio.create_task(rig.journal.run()))
     await rig.settled()
     assert len(acknowledged) == 5
@@ -461,12 +484,13 @@ async def test_what_arrives_on_a_connection_that_ends_is_not_taken_for_the_next_
     monkeypatch.setattr(Link, "close", closed)
     rig = Rig(broker.port, tmp_path)
     await rig.start()
-    rig.ingest._overrun = True
-    rig.ingest._wake.set()
+    with monkeypatch.context() as full:
+        full.setattr(ingest_module, "ARRIVED_MAX", 0)
+        taken[0](Message("plc/A1/F/T", message("F", "T", 0)[1].encode(), 1, False, 6, None))
     await until(lambda: rig.ingest.counters.connects == 2)
     taken[0](Message("plc/A1/F/T", message("F", "T", 2)[1].encode(), 1, False, 8, None))
     taken[0](Message("plc/A1/F/T", message("F", "T", 3)[1].encode(), 0, False, 0, None))
-    await until(lambda: rig.ingest.counters.samples == 1)
+    await rig.taken(1)
     await rig.settled()
     assert values_of(await rig.end()) == [3]
 
@@ -486,7 +510,7 @@ async def test_a_journal_that_takes_nothing_holds_the_broker_back(
         assert rig.ingest.counters.samples == 0
         assert rig.ingest.counters.messages == 20
         accepting = True
-        await until(lambda: rig.ingest.counters.samples == 300)
+        await rig.taken(300)
         await rig.settled()
         assert values_of(await rig.end()) == list(range(300))
 
@@ -504,7 +528,7 @@ async def test_messages_of_qos_0_are_taken_and_bounded(
         await publish(broker.port, numbered(range(15)), qos=0)
         await rig.arrived(15)
         accepting = True
-        await until(lambda: rig.ingest.counters.samples == 10)
+        await rig.taken(10)
         assert rig.ingest.counters.overflowed == 5
         assert values_of(await rig.end()) == list(range(10))
 
@@ -572,7 +596,7 @@ def _started(program: Sequence[str]) -> subprocess.Popen[str]:
 async def test_a_refused_login_is_told_with_its_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once per outage, and never the password; it goes on by itself."""
+    """Once per outage, with the settings to check, never the password; it goes on by itself."""
     users = tmp_path / "users"
     make = ["mosquitto_passwd", "-b", "-c", str(users), "edge"]
     subprocess.run([*make, "other"], check=True)
@@ -590,12 +614,11 @@ async def test_a_refused_login_is_told_with_its_reason(
             }
         )
         book = Ingested(tmp_path / INGESTED_FILE, POLLED)
-        ingest = from_settings(
-            settings, journal, book, agent_id="edge-1", polled=POLLED, now_ms=epoch_ms
-        )
-        assert ingest is not None
+        ingest = from_settings(settings, journal, book, agent_id="edge-1", now_ms=epoch_ms)
         running = asyncio.create_task(ingest.run())
         await until(lambda: "Not authorized" in (ingest.error or ""))
+        assert "[mqtt]" in str(ingest.error)
+        assert "conn" not in str(ingest.error)
         await until(lambda: ingest._failures > 3)
         subprocess.run([*make, "s3cret"], check=True)
         server.stop()
@@ -609,14 +632,40 @@ async def test_a_refused_login_is_told_with_its_reason(
     assert "s3cret" not in caplog.text
 
 
+async def test_a_file_that_cannot_be_loaded_is_told_with_its_settings(tmp_path: Path) -> None:
+    """No `conn` names it here, so it is looked for in [mqtt]; and it may come yet."""
+    file = tmp_path / "empty.pem"
+    file.touch()
+    settings = MqttSettings(url="mqtts://127.0.0.1:1", ca_file=file, ingest_topics=tuple(TOPICS))
+    journal = journal_at(tmp_path / "journal.db")
+    await journal.open(["a"])
+    book = Ingested(tmp_path / INGESTED_FILE)
+    ingest = from_settings(settings, journal, book, agent_id="e", now_ms=epoch_ms)
+    running = asyncio.create_task(ingest.run())
+    await until(lambda: "cannot load a file" in (ingest.error or ""))
+    assert "ca_file, cert_file and key_file of [mqtt]" in str(ingest.error)
+    assert "`conn`" not in str(ingest.error)
+    ingest.stop()
+    await running
+    await journal.close()
+
+
 async def test_ingest_is_off_unless_topics_are_set(tmp_path: Path) -> None:
     """Without `ingest_topics`, or without a broker, there is no task."""
-    journal = journal_at(tmp_path / "journal.db")
-    book = Ingested(tmp_path / INGESTED_FILE, ())
-    for settings in (MqttSettings(url="mqtt://b"), MqttSettings(ingest_topics=("a",))):
-        assert (
-            from_settings(settings, journal, book, agent_id="e", polled=(), now_ms=epoch_ms) is None
-        )
+    url, topics = {"mqtt.url": "mqtt://b"}, {"mqtt.ingest_topics": ["a"]}
+    map_path = tmp_path / "address_map.csv"
+    address_map.write(map_path, [make_tag()])
+    found = address_map.load(map_path, protocols.load)
+
+    def made(overrides: dict[str, object]) -> Ingest | None:
+        settings = load_settings(None, {}, {"agent.data_dir": str(tmp_path), **overrides})
+        return Agent(settings, found)._make_ingest()
+
+    assert made({**url}) is None
+    assert made({**topics}) is None
+    ingest = made({**url, **topics})
+    assert ingest is not None
+    assert ingest.broker == "mqtt://b:1883"
 
 
 # Not published again.
@@ -688,7 +737,7 @@ async def test_what_was_ours_before_another_publisher_took_it_over_is_published(
 ) -> None:
     """By the entry: earlier ones wait for the broker still. The book grows while the sink runs.
 
-    Another journal numbers anew: there all of it counts as the other's.
+    So it is in a salvaged journal, which has another name and the same numbers.
     """
     path = tmp_path / INGESTED_FILE
     book, inner = Ingested(path, POLLED), MemorySink()
@@ -706,8 +755,8 @@ async def test_what_was_ours_before_another_publisher_took_it_over_is_published(
     await sink.open(JournalIdentity("e", "j"))
     assert await sink.deliver([batch_of(6, 2), batch_of(7, 2)]) == 1
     assert len(inner.samples) == 1
-    await sink.open(JournalIdentity("e", "another"))
-    assert await sink.deliver([batch_of(6, 2), batch_of(7, 2)]) == 2
+    await sink.open(JournalIdentity("e", "salvaged"))
+    assert await sink.deliver([batch_of(6, 2), batch_of(7, 2)]) == 1
 
 
 @pytest.mark.parametrize(
@@ -760,16 +809,12 @@ async def test_in_the_whole_agent_foreign_samples_are_stored_and_published_once(
     settings = load_settings(None, {}, overrides)
     (tmp_path / "data").mkdir()
     agent = Agent(settings, address_map.load(map_path, protocols.load))
-    polled = {tag.key for tag in agent.address_map.tags}
-    book = Ingested(settings.agent.data_dir / INGESTED_FILE, polled)
+    book = agent.ingested
     [mqtt] = [target for target in agent.destinations if target.sink.name == "mqtt"]
     memory = MemorySink()
     agent.destinations = [Destination(Unpublished(mqtt.sink, book)), Destination(memory)]
     taking_in = settings.mqtt.model_copy(update={"ingest_topics": tuple(TOPICS)})
-    ingest = from_settings(
-        taking_in, agent.journal, book, agent_id="edge-1", polled=polled, now_ms=epoch_ms
-    )
-    assert ingest is not None
+    ingest = from_settings(taking_in, agent.journal, book, agent_id="edge-1", now_ms=epoch_ms)
     seen: list[tuple[str, bytes]] = []
     async with aiomqtt.Client("127.0.0.1", broker.port) as subscriber:
         await subscriber.subscribe("plc/#", qos=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from edge_agent.agent import Agent
 from edge_agent.cli import main
 from edge_agent.pipeline import ingest as ingest_module
 from edge_agent.pipeline import ingest_decoder
+from edge_agent.pipeline.ingest import Ingest
 from edge_agent.pipeline.ingested import Unpublished
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from edge_agent.status.figures import AgentStatus, IngestStatus
-from tests.integration.test_agent import WAIT_S, Rig, make_agent, make_tag, running
+from tests.integration.test_agent import WAIT_S, Clock, Rig, make_agent, make_tag, running
 from tests.integration.test_ingest import message, publish
 from tests.integration.test_mqtt_in import choosy
 from tests.servers import Mosquitto
+from tests.waiting import until
 
 TOPICS = ["plc/+/+/+"]
 __all__ = ["choosy"]  # the fixture
@@ -46,13 +48,25 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @asynccontextmanager
 async def taking_in(
-    folder: Path, broker: Mosquitto, topics: Sequence[str] = TOPICS, *, well: bool = True
+    folder: Path,
+    broker: Mosquitto,
+    topics: Sequence[str] = TOPICS,
+    *,
+    well: bool = True,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Rig]:
     """An agent with one tag, A1/PUMP01/PRESS, that takes in what others publish."""
     overrides = {"mqtt.url": broker.url, "mqtt.ingest_topics": topics}
-    async with running(folder, [make_tag("PRESS")], [Destination(MemorySink())], overrides) as rig:
+    sinks = [Destination(MemorySink())]
+    async with running(folder, [make_tag("PRESS")], sinks, overrides, monotonic) as rig:
         await rig.until(lambda status: of(status)["connected"] and status["well"] is well)
         yield rig
+
+
+def ingest_of(rig: Rig) -> Ingest:
+    """The task that takes in."""
+    assert rig.agent.machinery.ingest is not None
+    return rig.agent.machinery.ingest
 
 
 def of(status: AgentStatus) -> IngestStatus:
@@ -133,10 +147,9 @@ async def test_a_broker_that_is_away_is_a_problem_until_it_is_back(
         assert (await metrics(rig))["up"] == 0
         assert (await rig.get("/readyz"))[0] == 200
         since_ms = of(status)["error_since_ms"]
-        failures = rig.agent.ingest._failures if rig.agent.ingest else 0
-        later = await rig.until(
-            lambda _: rig.agent.ingest is not None and rig.agent.ingest._failures > failures
-        )
+        ingest = ingest_of(rig)
+        failures = ingest._failures
+        later = await rig.until(lambda _: ingest._failures > failures)
         assert of(later)["error_since_ms"] == since_ms, "it is the same outage"
         broker.start()
         status = await rig.until(lambda status: of(status)["connected"])
@@ -214,9 +227,9 @@ async def test_a_refused_subscription_is_a_problem(choosy: Mosquitto, tmp_path: 
 
 async def test_an_ingest_that_is_stuck_is_named(broker: Mosquitto, tmp_path: Path) -> None:
     """One that waits for messages is not; the broker's time to answer comes on top."""
-    async with taking_in(tmp_path, broker) as rig:
-        ingest = rig.agent.ingest
-        assert ingest is not None
+    clock = Clock()
+    async with taking_in(tmp_path, broker, monotonic=clock) as rig:
+        ingest = ingest_of(rig)
         idle_from = ingest.beat_at
         await rig.until(lambda _: ingest.beat_at > idle_from)  # nothing was published
         stuck = asyncio.Event()
@@ -229,17 +242,14 @@ async def test_an_ingest_that_is_stuck_is_named(broker: Mosquitto, tmp_path: Pat
         ingest._take_in = hang  # type: ignore[method-assign]
         await stuck.wait()
         limit_s = agent_module.STALLED_S + ingest.timeout_s
-        hung_at = ingest.beat_at
-        rig.agent.pollers[0].beat_at = hung_at + limit_s
-        rig.agent._monotonic = lambda: hung_at + limit_s - 1
+        clock.ahead_s = limit_s / 2
         assert rig.agent.stalled() == []
-        rig.agent._monotonic = lambda: hung_at + limit_s + 1
-        rig.agent.pollers[0].beat_at = hung_at + limit_s
-        assert rig.agent.stalled() == [f"mqtt.ingest has not moved for {limit_s + 1:.0f} s"]
-        rig.agent.pollers[0].beat_at = hung_at + limit_s
+        await until(lambda: rig.agent.pollers[0].beat_at > ingest.beat_at + limit_s / 2)
+        clock.ahead_s = limit_s + 1
+        (name,) = rig.agent.stalled()
+        assert name.startswith("mqtt.ingest has not moved for ")
         code, body = await rig.get("/healthz")
         assert (code, body["healthy"]) == (503, False)
-        rig.agent._monotonic = time.monotonic
         rig.task.cancel()
 
 
@@ -250,12 +260,12 @@ async def test_an_ingest_whose_broker_is_away_is_not_stuck(
     async with taking_in(tmp_path, broker) as rig:
         broker.stop()
         await rig.until(lambda status: of(status)["error"] is not None)
-        assert rig.agent.ingest is not None
-        beats = {rig.agent.ingest.beat_at}
+        ingest = ingest_of(rig)
+        beats = {ingest.beat_at}
         async with asyncio.timeout(WAIT_S):
             while len(beats) < 4:
                 await asyncio.sleep(0.01)
-                beats.add(rig.agent.ingest.beat_at)
+                beats.add(ingest.beat_at)
 
 
 def agent_with(folder: Path, **overrides: Any) -> Agent:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.clock import DAY_MS
 from edge_agent.errors import ConfigError, RejectedRows, TransientError
 from edge_agent.journal import Journal
 from edge_agent.model import Batch, Series
@@ -34,7 +35,6 @@ from tests.integration.plc_database import (
 from tests.servers import wait_until
 
 JOURNAL = JournalIdentity("edge-1", "journal-1")
-DAY_MS = 86_400_000
 
 
 @asynccontextmanager
@@ -473,7 +473,9 @@ async def test_the_books_are_right_after_a_kill(
 async def _drain(journal: Journal, db: Database, samples_max: int) -> None:
     """Deliver what there is; the journal does not commit meanwhile."""
     sink = PostgresSink(agent_id="edge-1", dsn=db.dsn())
-    runner = DeliveryRunner(sink, journal, agent_id="edge-1", pace=Pace(samples_max), now_ms=now_ms)
+    runner = DeliveryRunner(
+        sink, journal, agent_id="edge-1", pace=Pace(samples_max), now_ms=now_ms, keeper=sink
+    )
     running = asyncio.create_task(runner.run())
     assert await runner.drained(30)
     running.cancel()

@@ -17,8 +17,10 @@ from edge_agent.journal.file import JournalFile
 from edge_agent.model import Batch, Series
 from edge_agent.pipeline import delivery
 from edge_agent.pipeline.delivery import DeliveryRunner
-from edge_agent.sinks.base import JournalIdentity, Pace
+from edge_agent.sinks.base import JournalIdentity, Pace, RefusalKeeper
 from edge_agent.sinks.memory import MemorySink
+from tests.journals import abandon
+from tests.waiting import until
 
 WAIT_S = 5.0
 PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
@@ -53,12 +55,23 @@ class Rig:
         self._tasks: list[asyncio.Task[None]] = []
         self._next_ts_ms = START_MS
 
-    def runner(self, sink: MemorySink, pace: Pace | None = None) -> DeliveryRunner:
+    def runner(
+        self, sink: MemorySink, pace: Pace | None = None, keeper: RefusalKeeper | None = None
+    ) -> DeliveryRunner:
         made = DeliveryRunner(
-            sink, self.journal, agent_id="agent", pace=pace or Pace(), now_ms=self.clock
+            sink,
+            self.journal,
+            agent_id="agent",
+            pace=pace or Pace(),
+            now_ms=self.clock,
+            keeper=keeper,
         )
         self._tasks.append(asyncio.create_task(made.run()))
         return made
+
+    def commit(self) -> None:
+        """Commit from now on, as the agent does: what the runner acknowledges too."""
+        self._tasks.append(asyncio.create_task(self.journal.run()))
 
     async def take(
         self, values: Sequence[float], series: Series | Sequence[Series] = PRESS
@@ -77,21 +90,33 @@ class Rig:
         pending = self.journal.taken - totals.accounted
         return totals.delivered, totals.quarantined, totals.lost, pending
 
+    async def kill(self) -> None:
+        """End as after kill -9: what the journal has not committed is gone."""
+        await self._cancel()
+        abandon(self.journal)
+
     async def end(self) -> None:
+        await self._cancel()
+        await self.journal.close()
+
+    async def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in self._tasks:
             assert task.cancelled(), "the runner ended by itself"
-        await self.journal.close()
+
+
+async def opened_at(folder: Path, sinks: Sequence[str] = ("memory",)) -> Rig:
+    clock = Clock()
+    journal = Journal(folder / "journal.db", bytes_max=4_000_000, ballast_bytes=0, now_ms=clock)
+    await journal.open(sinks)
+    return Rig(journal, clock)
 
 
 @asynccontextmanager
 async def rig_at(folder: Path, sinks: Sequence[str] = ("memory",)) -> AsyncIterator[Rig]:
-    clock = Clock()
-    journal = Journal(folder / "journal.db", bytes_max=4_000_000, ballast_bytes=0, now_ms=clock)
-    await journal.open(sinks)
-    rig = Rig(journal, clock)
+    rig = await opened_at(folder, sinks)
     try:
         yield rig
     finally:
@@ -102,13 +127,6 @@ async def rig_at(folder: Path, sinks: Sequence[str] = ("memory",)) -> AsyncItera
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with rig_at(tmp_path) as made:
         yield made
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let others work until something is so."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 class Handed(MemorySink):
@@ -149,7 +167,6 @@ async def test_everything_arrives_in_order(rig: Rig) -> None:
     assert sink.samples == taken
     assert rig.books() == (7, 0, 0, 0)
     assert await runner.drained(WAIT_S)
-    assert runner.counters.delivered == 7
     assert runner.counters.lag.count == 7
     assert runner.error is None
 
@@ -235,6 +252,7 @@ async def test_a_batch_that_a_sink_can_not_digest_is_given_up_alone(
     taken = []
     for value in (1.0, 66.0, 3.0, 4.0):
         taken += await rig.take([value])
+    rig.commit()
     runner = rig.runner(sink)
     await until(lambda: rig.books() == (3, 1, 0, 0))
     assert sink.samples == [taken[0], taken[2], taken[3]]
@@ -242,6 +260,49 @@ async def test_a_batch_that_a_sink_can_not_digest_is_given_up_alone(
     assert runner.counters.failures == {"fault": delivery.FAULTS_MAX + 1}
     assert "gives up batch" in caplog.text
     assert "KeyError" in caplog.text
+
+
+class Skips(MemorySink):
+    """Renders only what is past its cursor, as PostgreSQL and the store: there 66 is a defect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cursor = 0
+
+    async def deliver(self, batches: Sequence[Batch]) -> int:
+        fresh = [batch for batch in batches if batch.sequence > self.cursor]
+        if any(66.0 in batch.values for batch in fresh):
+            raise KeyError("defect")
+        await super().deliver(fresh)
+        self.cursor = batches[-1].sequence
+        return sum(map(len, batches)) - sum(map(len, fresh))
+
+
+async def test_killed_as_a_batch_is_given_up_it_is_quarantined_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """Until its quarantine is durable nothing after it is handed over: the destination's cursor
+    would pass it, and after a kill it would be skipped there, and count as delivered."""
+    sink = Skips()
+    rig = await opened_at(tmp_path)  # and nothing commits
+    taken = []
+    for value in (1.0, 66.0, 3.0):
+        taken += await rig.take([value])
+    runner = rig.runner(sink)
+    await until(lambda: rig.books() == (1, 1, 0, 1) or len(sink.samples) == 2)
+    await asyncio.sleep(0.1)
+    assert runner.counters.failures["fault"] == delivery.FAULTS_MAX + 1
+    assert sink.samples == taken[:1]
+    await rig.kill()
+    async with rig_at(tmp_path) as again:
+        assert again.books() == (0, 0, 0, 3)
+        again.commit()
+        again.runner(sink)
+        await until(lambda: again.books()[3] == 0)
+        assert again.books() == (2, 1, 0, 0)
+        assert sink.samples == [taken[0], taken[2]]
+        ((_, kept),) = again.journal._file.quarantine()
+        assert (kept.value, kept.series_id) == (66.0, again.journal.intern(PRESS))
 
 
 async def test_a_keeper_of_refusals_is_told_what_the_journal_has(rig: Rig) -> None:
@@ -256,7 +317,7 @@ async def test_a_keeper_of_refusals_is_told_what_the_journal_has(rig: Rig) -> No
     await rig.take([1.0])
     first = rig.journal.last_sequence
     await rig.take([2.0])
-    rig.runner(sink, Pace(samples_max=1))
+    rig.runner(sink, Pace(samples_max=1), keeper=sink)
     await until(lambda: rig.books() == (2, 0, 0, 0))
     await rig.take([3.0])
     await until(lambda: rig.books() == (3, 0, 0, 0))
@@ -272,6 +333,7 @@ async def test_a_refusal_that_names_no_batch_is_a_fault_too(rig: Rig) -> None:
             raise RejectedRows([RejectedRow(999, 0, "what?")])
 
     sink = Handed(confuse)
+    rig.commit()
     await rig.take([66.0])
     rig.runner(sink)
     await until(lambda: rig.books() == (0, 1, 0, 0))

@@ -24,8 +24,8 @@ from edge_agent.sinks.message import (
 from edge_agent.sinks.mqtt_window import (
     PACKET_IDS_MAX,
     PublishWindow,
+    encoded_property,
     reason_in_words,
-    user_property,
 )
 
 PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
@@ -268,7 +268,7 @@ def test_every_length_of_packet_is_framed_as_the_codec_reads_it(size: int) -> No
 def test_properties_are_framed_as_the_codec_reads_them(agent_id: str) -> None:
     """Any number of them would be: their length grows from one byte to two."""
     window = PublishWindow(
-        [messages_of(3)], size=3, properties=user_property("edge-agent", agent_id)
+        [messages_of(3)], size=3, properties=encoded_property("edge-agent", agent_id)
     )
     packets = packets_in(window.take())
     assert [packet.user_properties for packet in packets] == 3 * [[("edge-agent", agent_id)]]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from edge_agent.errors import ConfigError
-from edge_agent.settings import SECTIONS, Settings, load_settings
+from edge_agent.settings import SECTIONS, Broker, MqttSettings, Settings, load_settings
 from edge_agent.settings_sources import (
     LOCATED_LINES_MAX,
     SECRET_BYTES_MAX,
@@ -354,8 +354,42 @@ def test_tls_files_need_a_tls_address(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").touch()
     (problem,) = problems_of(tmp_path, '[mqtt]\nurl = "mqtt://h"\nca_file = "ca.crt"\n')
     assert "write mqtts://" in problem
-    (problem,) = problems_of(tmp_path, '[mqtt]\nurl = "mqtts://h"\ncert_file = "ca.crt"\n')
-    assert problem == "[mqtt]: cert_file and key_file go together: give both or neither"
+    for key in ("cert_file", "key_file"):
+        (problem,) = problems_of(tmp_path, f'[mqtt]\nurl = "mqtts://h"\n{key} = "ca.crt"\n')
+        assert problem == "[mqtt]: cert_file and key_file go together: give both or neither"
+    assert load(tmp_path, '[mqtt]\nurl = "MQTTS://h"\nca_file = "ca.crt"\n').mqtt.ca_file
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("mqtt://broker.local", Broker("broker.local", 1883, tls=False)),
+        ("mqtts://10.0.0.5/", Broker("10.0.0.5", 8883, tls=True)),
+        ("MQTT://[::1]:1884", Broker("::1", 1884, tls=False)),
+        ("", None),
+    ],
+)
+def test_where_the_broker_is(tmp_path: Path, url: str, broker: Broker | None) -> None:
+    """Host, the scheme's own port unless another is given, and whether with TLS."""
+    assert load(tmp_path, f'[mqtt]\nurl = "{url}"\n').mqtt.broker == broker
+    assert MqttSettings(url=url).broker == broker
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost", "localhost:1883", "http://h", "mqtt://", "mqtt://:1883", "mqtt://h:x"),
+        *("mqtt://h:70000", "mqtt://h:0", "mqtt://h/topic", "mqtt://h?x=1", "mqtt://[::1"),
+        *("mqtt://h#x", "mqtt://h h", "mqtt://a..b", f"mqtt://{'a' * 70}.de"),
+        *("mqtt://user:s3cret@h", "mqtt://us:s3cret@[h", "mqtt://:s3cret@h"),
+    ],
+)
+def test_what_is_no_brokers_address_is_refused(tmp_path: Path, url: str) -> None:
+    """What is allowed is said; a password in the address is not repeated."""
+    (problem,) = problems_of(tmp_path, f'[mqtt]\nurl = "{url}"\n')
+    assert "[mqtt] url: found" in problem
+    assert "allowed: mqtt://host:port or mqtts://host:port" in problem
+    assert "s3cret" not in problem
 
 
 @pytest.mark.parametrize("name", ["absent.toml", "folder", "latin1.toml", "large.toml"])
