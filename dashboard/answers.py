@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dashboard.korean import with_korean_throughout
 from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
 
 JSON = "application/json"
@@ -24,9 +25,9 @@ class WrongRequestError(ConfigError):
         self.status = status
 
 
-def told(error: EdgeAgentError) -> dict[str, str]:
-    """What is wrong, and what to do."""
-    return {"error": str(error), "hint": error.hint}
+def told(error: EdgeAgentError) -> dict[str, Any]:
+    """What is wrong, and what to do, each with its Korean."""
+    return dict(with_korean_throughout({"error": str(error), "hint": error.hint}))
 
 
 def answered(

@@ -18,9 +18,9 @@ from dashboard.answers import JSON, answered, json_response
 from dashboard.chart import chart
 from dashboard.data.base import History
 from dashboard.export import export
-from dashboard.live.feed import epoch_ms
 from dashboard.map_routes import map_routes
 from dashboard.services import Services
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError
 
 ROWS_DEFAULT, ROWS_MAX = 200, 1_000

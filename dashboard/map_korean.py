@@ -8,11 +8,11 @@ catalogue is held complete by tests/unit/test_korean.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from edge_agent.address_map.korean import OF_THE_SYSTEM, Catalogue, Entry, part, to_korean
+from edge_agent.address_map.korean import OF_THE_SYSTEM, file_in_korean, to_korean
+from edge_agent.text.catalogue import Catalogue, Entry, part
 
 REFUSALS: Final[tuple[Entry, ...]] = (
     *OF_THE_SYSTEM,
@@ -122,8 +122,6 @@ REFUSALS: Final[tuple[Entry, ...]] = (
 """Errors and hints."""
 
 _CATALOGUE: Final = Catalogue(REFUSALS)
-_MORE: Final = re.compile(r" \(and ([0-9]+) more: (.+)\)")
-"""The end of the agent's sentence about a file of many problems (edge_agent/reload/reloader.py)."""
 
 
 def with_korean(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -138,27 +136,11 @@ def problems_with_korean(problems: Iterable[Mapping[str, Any]]) -> list[dict[str
 
 def state_with_korean(state: Mapping[str, Any]) -> dict[str, Any]:
     """What runs, as the agent tells it, with the Korean of why the file is not it."""
-    problems = problems_with_korean(state["problems"])
     found = with_korean(state, "error")
-    if problems:
-        found["error_ko"] = _in_short(state["path"], problems[0], state["error"])
-    return {**found, "problems": problems}
+    if state["problems"]:
+        found["error_ko"] = file_in_korean(state["path"], state["problems"], state["error"])
+    return {**found, "problems": problems_with_korean(state["problems"])}
 
 
 def _refusal(text: str | None) -> str | None:
     return _CATALOGUE.korean(text) if text else None
-
-
-def _in_short(path: str, problem: Mapping[str, Any], english: str) -> str | None:
-    """The sentence about a file whose first problem this is."""
-    line, column, value = problem["line"], problem["column"], problem["value"]
-    if problem["message_ko"] is None:
-        return None
-    place = [] if line is None else [f"{line}행"]
-    if column is not None:
-        place.append(f"{column} 열")
-    if value and not problem["message"].startswith(repr(value)):
-        place.append(repr(value))
-    more = _MORE.search(english)
-    others = f" (외 {more[1]}건: {more[2]})" if more else ""
-    return ": ".join(filter(None, (path, ", ".join(place), problem["message_ko"]))) + others

@@ -205,14 +205,14 @@ class _Front:
 
     def _until_end(self, receive: Receive) -> Receive:
         async def receive_frame() -> Message:
-            reading = asyncio.ensure_future(receive())
+            received = asyncio.ensure_future(receive())
             ending = asyncio.ensure_future(self._ending.wait())
             try:
-                await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    return reading.result()
+                await asyncio.wait({received, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if received.done():
+                    return received.result()
             finally:
-                reading.cancel()
+                received.cancel()
                 ending.cancel()
             return {"type": "websocket.disconnect", "code": GOING_AWAY}
 

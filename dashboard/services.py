@@ -8,6 +8,7 @@ from typing import Any
 
 from dashboard.data.base import History
 from dashboard.data.store import StoreHistory
+from dashboard.korean import with_korean_throughout
 from dashboard.live.feed import AgentFeed, Client, Feed, HistoryFeed
 from dashboard.live.hub import Hub
 from dashboard.maps import Maps
@@ -15,8 +16,6 @@ from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings
 from edge_agent.supervisor import supervise
 
-STORE_FILE = "store.db"
-"""In agent.data_dir."""
 SYSTEM_KEPT_S = 1.0
 """All browsers that look at the system page within this time get the same answer."""
 
@@ -92,13 +91,11 @@ class Services:
             _told(self.remote.get("/status")) if self.remote else _nothing(),
             _told(_health(history)),
         )
+        told = {"agent": agent, "losses": losses, "replication": replication, "health": health}
         return {
             "at_s": asyncio.get_running_loop().time(),
             "source": history.name,
-            "agent": agent,
-            "losses": losses,
-            "replication": replication,
-            "health": health,
+            **{name: with_korean_throughout(answer) for name, answer in told.items()},
         }
 
 
@@ -113,7 +110,7 @@ def _histories(settings: Settings) -> dict[str, History]:
 
             found[name] = PostgresHistory(name, dsn.get_secret_value())
     if settings.store_enabled or dashboard.source == "store":
-        found["store"] = StoreHistory(settings.agent.data_dir / STORE_FILE)
+        found["store"] = StoreHistory(settings.agent.store_path)
     if dashboard.source not in found:
         raise ConfigError(
             f"dashboard.source is {dashboard.source}, but dashboard.{dashboard.source}_dsn"

@@ -17,11 +17,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_agent import __version__, protocols, sinks
+from edge_agent import protocols, sinks
 from edge_agent.address_map import AddressMap
+from edge_agent.clock import epoch_ms
 from edge_agent.control import ControlServer
 from edge_agent.journal import Journal, Policy
-from edge_agent.journal.file import epoch_ms
 from edge_agent.notify import Notifier
 from edge_agent.pipeline.delivery import DeliveryRunner
 from edge_agent.pipeline.device_reporter import DeviceReporter
@@ -37,22 +37,9 @@ from edge_agent.reload.map_versions import MapVersions
 from edge_agent.reload.reloader import Reloader
 from edge_agent.settings import Settings
 from edge_agent.startup import open_journal
-from edge_agent.status.figures import (
-    AgentStatus,
-    LiveValues,
-    Loss,
-    columns_of,
-    connection_status,
-    devices_of,
-    ingest_status,
-    journal_status,
-    loss,
-    map_status,
-    sink_status,
-    upkeep_status,
-)
+from edge_agent.status.figures import AgentStatus
 from edge_agent.status.http_server import HttpServer
-from edge_agent.status.verdict import notices_of, problems_of, verdict
+from edge_agent.status.report import Machinery, Report
 from edge_agent.supervisor import supervise
 from edge_agent.text.counts import counted
 
@@ -61,9 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOURNAL_FILE = "journal.db"
-LOSSES_SHOWN_MAX = 100
-"""Rows of the loss ledger that `/losses` tells; `edge-agent journal export ledger` has all."""
 STALLED_S = 30.0
 """A poller, ingest or committer that has not moved for so long is stuck: the watchdog is not fed.
 The first two have a request's own timeout on top of it."""
@@ -88,8 +72,9 @@ class Agent:
             now_ms=now_ms,
             monotonic=monotonic,
         )
-        self.polled = {tag.key for tag in address_map.tags}
-        self.ingested = Ingested(settings.agent.data_dir / INGESTED_FILE, self.polled)
+        self.ingested = Ingested(
+            settings.agent.data_dir / INGESTED_FILE, (tag.key for tag in address_map.tags)
+        )
         self.destinations = [
             replace(target, sink=Unpublished(target.sink, self.ingested))
             if target.has_ingested
@@ -97,28 +82,29 @@ class Agent:
             for target in sinks.configured(settings)
         ]
         self.journal = Journal(
-            settings.agent.data_dir / JOURNAL_FILE,
+            settings.agent.journal_path,
             bytes_max=settings.journal.bytes_max,
             policy=Policy(settings.journal.policy),
             commit_interval_s=settings.agent.commit_interval_ms / 1000,
             now_ms=now_ms,
         )
-        self.runners: list[DeliveryRunner] = []
-        self.chores: list[UpkeepRunner] = []
-        self.reporters: list[DeviceReporter] = []
-        self.ingest: Ingest | None = None
-        self.restarts = 0
-        """Tasks that ended with an error nobody expected, and were started again."""
+        self.machinery = Machinery(
+            settings.agent.id,
+            self.reloader,
+            self.journal,
+            Pollers(self._make_poller, self._start),
+        )
+        self.report = Report(self.machinery, now_ms=now_ms, monotonic=monotonic)
         self.last_status: AgentStatus | None = None
         """The status at the end of `run`, when every acknowledgement is written."""
         self._notifier = Notifier(os.environ)
         self._now_ms = now_ms
         self._monotonic = monotonic
-        self._started_at = monotonic()
         self._stopping = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._gap_book = GapBook(settings.agent.data_dir / GAPS_FILE)
-        self._polls = Pollers(self._make_poller, self._start)
+        self._reporters: list[DeviceReporter] = []
+        self._recorders: list[MapRecorder] = []
 
     @property
     def address_map(self) -> AddressMap:
@@ -128,12 +114,7 @@ class Agent:
     @property
     def pollers(self) -> Sequence[ConnectionPoller]:
         """In the running map's order."""
-        return self._polls.all
-
-    @property
-    def layout(self) -> str:
-        """Names the order of tags among `pollers`; another order has another name."""
-        return self._polls.layout
+        return self.machinery.polls.all
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -156,56 +137,61 @@ class Agent:
             return
         try:
             self.ingested.load()
+            self.ingested.continue_in(self.journal.journal_id, self.journal.next_sequence)
             self.ingested.note_polled()
             self.reloader.start()
             await self._run_tasks()
             await self.journal.flush()
-            self.last_status = await self.status(devices=False)
+            self.last_status = await self.report.status(devices=False)
         finally:
             await self.journal.close()
 
     async def _run_tasks(self) -> None:
-        self._make_parts()
+        self._assemble()
+        machinery = self.machinery
         async with self._group:
             committer = self._start("journal", self.journal.run)
             deliveries = [
-                self._start(f"{runner.sink.name}.deliver", runner.run) for runner in self.runners
+                self._start(f"{runner.sink.name}.deliver", runner.run)
+                for runner in machinery.runners
             ]
-            self._polls.begin(plan(self.address_map.tags, protocols.load))
-            chores = [self._start(f"{chore.name}.upkeep", chore.run) for chore in self.chores]
-            chores += [self._start("devices.tell", reporter.run) for reporter in self.reporters]
-            chores += [
-                self._start("map.record", recorder.run) for recorder in self._map_recorders()
-            ]
+            machinery.polls.begin(plan(self.address_map.tags, protocols.load))
+            helpers = [self._start(f"{one.name}.upkeep", one.run) for one in machinery.upkeeps]
+            helpers += [self._start("devices.tell", one.run) for one in self._reporters]
+            helpers += [self._start("map.record", one.run) for one in self._recorders]
             takers = [self._start(ingest.name, ingest.run) for ingest in self._ingests()]
-            chores.append(self._start("watchdog", self._watch))
-            watch = self._start("map.watch", self.reloader.run)
+            helpers.append(self._start("watchdog", self._feed_watchdog))
+            map_watch = self._start("map.watch", self.reloader.run)
             # Last, so that nobody is told of an agent that is not whole, or asks it for a map.
-            http = HttpServer(self, self.settings.agent.http_address)
-            async with http, ControlServer(self.reloader, self.settings):
+            http = HttpServer(self.report, self.stalled, self.settings.agent.http_address)
+            control = ControlServer(self.reloader, self.settings)
+            async with http.serving(), control.serving():
                 self._notifier.ready(self._extent)
                 log.info(
                     "running: %s to %s",
                     self._extent,
-                    ", ".join(runner.sink.name for runner in self.runners) or "no sink",
+                    ", ".join(runner.sink.name for runner in machinery.runners) or "no sink",
                 )
                 await self._stopping.wait()
-                await self._end(watch, takers)
-                for task in (*chores, *deliveries, committer):
+                await self._end(map_watch, takers)
+                for task in (*helpers, *deliveries, committer):
                     task.cancel()
 
-    def _make_parts(self) -> None:
-        self.runners = [
+    def _assemble(self) -> None:
+        """Make what runs beside the pollers."""
+        data_dir = self.settings.agent.data_dir
+        self.machinery.runners = [
             DeliveryRunner(
                 target.sink,
                 self.journal,
                 agent_id=self.settings.agent.id,
                 pace=target.pace,
                 now_ms=self._now_ms,
+                keeper=target.keeper,
             )
             for target in self.destinations
         ]
-        self.chores = [
+        self.machinery.upkeeps = [
             UpkeepRunner(
                 target.sink.name,
                 target.upkeep,
@@ -215,22 +201,20 @@ class Agent:
             for target in self.destinations
             if target.upkeep is not None
         ]
-        self.ingest = self._make_ingest()
-        self.reporters = [
+        self.machinery.ingest = self._make_ingest()
+        self._reporters = [
             DeviceReporter(
                 lambda: self.pollers,
-                lambda: self.layout,
+                lambda: self.machinery.polls.layout,
                 target.teller,
-                ToldDevices(self.settings.agent.data_dir / DEVICES_FILE),
+                ToldDevices(data_dir / DEVICES_FILE),
                 now_ms=self._now_ms,
             )
             for target in self.destinations
             if target.teller is not None
         ]
-
-    def _map_recorders(self) -> list[MapRecorder]:
-        versions, data_dir = self.reloader.versions, self.settings.agent.data_dir
-        return [
+        versions = self.reloader.versions
+        self._recorders = [
             MapRecorder(versions, target.record_map, data_dir, lambda: self.address_map)
             for target in self.destinations
             if target.record_map is not None
@@ -250,21 +234,14 @@ class Agent:
     async def _apply(self, address_map: AddressMap, connections: Sequence[Connection]) -> None:
         """Make another map the running one."""
         keys = {tag.key for tag in address_map.tags}
-        self.polled |= keys  # before the first sample of a new tag, until the last of an old one
+        self.ingested.polls(keys)
         await asyncio.to_thread(self.ingested.note_polled)
-        self._look_again()
-        found = await self._polls.change(connections)
-        self.polled &= keys
-        self._look_again()
+        found = await self.machinery.polls.change(connections)
+        self.ingested.polls_only(keys)
         log.info(
             "connections: %d untouched, %d changed, %d new, %d ended",
             *map(len, (found.kept, found.changed, found.begun, found.ended)),
         )
-
-    def _look_again(self) -> None:
-        for target in self.destinations:
-            if isinstance(target.sink, Unpublished):
-                target.sink.look_again()
 
     @property
     def _extent(self) -> str:
@@ -282,28 +259,29 @@ class Agent:
             self.journal,
             self.ingested,
             agent_id=self.settings.agent.id,
-            polled=self.polled,
             now_ms=self._now_ms,
             monotonic=self._monotonic,
         )
 
     def _ingests(self) -> list[Ingest]:
-        return [] if self.ingest is None else [self.ingest]
+        return [] if self.machinery.ingest is None else [self.machinery.ingest]
 
-    async def _end(self, watch: asyncio.Task[None], takers: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(
+        self, map_watch: asyncio.Task[None], takers: Sequence[asyncio.Task[None]]
+    ) -> None:
         """Finish scans, commit, and deliver what is left as long as it may take."""
         self._notifier.stopping()
         self.reloader.end()
-        watch.cancel()
+        map_watch.cancel()
         deadline = self._monotonic() + self.settings.agent.shutdown_timeout_s
         log.info("stopping: finishing scans and deliveries")
         for ingest in self._ingests():
             ingest.stop()
-        await self._polls.end(takers)
+        await self.machinery.polls.end(takers)
         await self.journal.flush()
-        for runner in self.runners:
+        for runner in self.machinery.runners:
             runner.drain()
-        for runner in self.runners:
+        for runner in self.machinery.runners:
             if not await runner.drained(deadline - self._monotonic()):
                 log.warning("%s: stops with samples left in the journal", runner.sink.name)
 
@@ -315,9 +293,9 @@ class Agent:
         return self._group.create_task(supervise(name, run, self._count_restart), name=name)
 
     def _count_restart(self) -> None:
-        self.restarts += 1
+        self.machinery.restarts += 1
 
-    async def _watch(self) -> None:
+    async def _feed_watchdog(self) -> None:
         """Feed systemd's watchdog, but only while scans and the journal really advance."""
         interval_s = self._notifier.watchdog_interval_s
         if interval_s is None:
@@ -344,64 +322,3 @@ class Agent:
         if self.journal.beat_at and idle_s > STALLED_S:
             found.append(f"the journal has not moved for {idle_s:.0f} s")
         return found
-
-    # -- books ----------------------------------------------------------------------------------
-
-    async def status(self, *, devices: bool = True) -> AgentStatus:
-        """Everything there is to say, as plain data; ``devices`` take most of the room."""
-        now_ms = self._now_ms()
-        connections = [connection_status(poller) for poller in self.pollers]
-        journal = journal_status(self.journal, await self.journal.bytes_used())
-        states = [sink_status(runner, self.journal, now_ms) for runner in self.runners]
-        upkeep = [upkeep_status(chore) for chore in self.chores]
-        ingest = None if self.ingest is None else ingest_status(self.ingest)
-        running_map = map_status(self.reloader)
-        problems = list(problems_of(states, upkeep, ingest, running_map, now_ms))
-        notices = list(notices_of(ingest))
-        well, text = verdict(connections, journal, states, problems, notices, now_ms)
-        return AgentStatus(
-            agent={
-                "id": self.settings.agent.id,
-                "version": __version__,
-                "now_ms": now_ms,
-                "uptime_s": self._monotonic() - self._started_at,
-                "layout": self.layout,
-                "map": str(self.address_map.path),
-                "map_sha256": self.address_map.sha256,
-                "tags": len(self.address_map.tags),
-                "disabled_tags": self.address_map.disabled,
-                "restarts": self.restarts,
-            },
-            verdict=text,
-            well=well,
-            devices=list(devices_of(self.pollers)) if devices else [],
-            connections=connections,
-            ingest=ingest,
-            map=running_map,
-            journal=journal,
-            sinks=states,
-            upkeep=upkeep,
-            problems=problems,
-            notices=notices,
-        )
-
-    async def live(self) -> LiveValues:
-        """The newest values of all tags, and whether all is well."""
-        status = await self.status(devices=False)
-        values, ts_ms, qualities = columns_of(self.pollers)
-        return LiveValues(
-            layout=self.layout,
-            now_ms=self._now_ms(),
-            well=status["well"],
-            verdict=status["verdict"],
-            values=values,
-            ts_ms=ts_ms,
-            qualities=qualities,
-        )
-
-    async def losses(self) -> list[Loss]:
-        """The losses noted last.
-
-        Raises ``JournalError`` if the ledger can't be read, ``TransientError`` if not now.
-        """
-        return [loss(*found) for found in await self.journal.newest_losses(LOSSES_SHOWN_MAX)]

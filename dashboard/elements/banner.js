@@ -3,7 +3,7 @@
 
 import { Drawn, h, icon, setAttribute, setText } from "./base.js";
 import { live } from "./live.js";
-import { ago, say } from "./words.js";
+import { ago, say, told } from "./words.js";
 
 const PATIENCE_MS = 1500; // a page that is just being loaded is not broken
 
@@ -42,13 +42,13 @@ class Banner extends Drawn {
     }
     if (!live.agent.up) {
       const seen = live.agent.age_s === null ? "" : age();
-      return { level: "broken", text: say("agent_away"), detail: seen || live.agent.error };
+      return { level: "broken", text: say("agent_away"), detail: seen || told(live.agent, "error") };
     }
     if (!live.agent.well && live.agent.verdict) {
-      return { level: "warning", text: say("not_well"), detail: live.agent.verdict };
+      return { level: "warning", text: say("not_well"), detail: told(live.agent, "verdict") };
     }
-    if (live.historyError) {
-      return { level: "warning", text: say("history_away"), detail: live.historyError };
+    if (live.history.error) {
+      return { level: "warning", text: say("history_away"), detail: told(live.history, "error") };
     }
     return null;
   }

@@ -1,7 +1,9 @@
-// How data flows, judged from what the agent counts: nothing here knows the page.
+// How data flows, judged from what the agent counts: nothing here knows the page but its language.
 //
 // A flow is "ok", "behind" (it comes, but late or not all of it), "stopped", or "away" where
 // nobody says anything.
+
+import { told } from "./words.js";
 
 const WINDOW_POLLS = 4; // a figure of three intervals is calm, and still of now
 const WINDOW_MAX_S = 20; // after a pause of the page, what was before is no part of "now"
@@ -54,7 +56,7 @@ export function overrunning({ conn }, rates) {
 }
 
 /** Why a connection is down; its name, which stands beside it anyway, not again. */
-export const reasonOf = ({ conn, error }) => error?.replace(`${conn}: `, "") ?? null;
+export const reasonOf = (connection) => told(connection, "error")?.replace(`${connection.conn}: `, "") ?? null;
 
 /** A word for how a connection is. */
 export function connectionWord(connection, journal, rates) {

@@ -20,8 +20,8 @@ class Live extends EventTarget {
   troubles = new Map(); // by position: {reason, since}
   bars = { end_ms: 0, devices: [] };
   sources = [];
-  agent = { up: true, age_s: null, error: null, well: true, verdict: "" };
-  historyError = null;
+  agent = { up: true, age_s: null, error: null, error_ko: null, well: true, verdict: "", verdict_ko: "" };
+  history = { error: null, error_ko: null };
   ready = false;
   linked = false;
   #deviceOf = [];
@@ -111,7 +111,7 @@ class Live extends EventTarget {
     this.#nowMs = message.now_ms;
     this.#heardAt = performance.now();
     this.agent = message.agent;
-    this.historyError = message.history_error;
+    this.history = { error: message.history_error, error_ko: message.history_error_ko };
     this.#listen();
     const before = this.linked;
     this.linked = true;

@@ -5,7 +5,7 @@ import { connectionFlow, connectionWord, rank, reasonOf, sinkFlow } from "./flow
 import { TONES } from "./picture.js";
 import { Figures, Panel } from "./tables.js";
 import { budget, bytes, checked, count, perSecond, span, when, yesNo } from "./units.js";
-import { duration, say } from "./words.js";
+import { duration, say, told } from "./words.js";
 
 const COUNTED_MAX = 100; // so many rows the agent tells of its ledger
 
@@ -81,7 +81,7 @@ const JOBS = [
     cell: (row) => (row.error ? [say("failing_for", duration(row.failing_s * 1000)), "alarm"] : [say("ok"), "ok"]),
   },
   { head: "told", cell: (row) => (row.health_age_s === null ? "–" : say("ago", span(Math.round(row.health_age_s)))) },
-  { head: "problem", sentence: true, cell: (row) => row.error },
+  { head: "problem", sentence: true, cell: (row) => told(row, "error") },
 ];
 
 const CHECKS = [
@@ -93,7 +93,7 @@ const CHECKS = [
   { head: "place", cell: (row) => say(row.where) },
   plain("object", "object"),
   { head: "value", number: true, cell: (row) => checked(row.check, row.value) },
-  { head: "problem", sentence: true, cell: (row) => [row.problem ?? say("ok"), row.problem ? "warning" : "ok"] },
+  { head: "problem", sentence: true, cell: (row) => [told(row, "problem") ?? say("ok"), row.problem ? "warning" : "ok"] },
 ];
 
 /** What all databases say of themselves, each figure once; problems first. */
@@ -142,7 +142,7 @@ export class Panels {
     this.ofAgent.hidden = !status;
     if (status) this.#agent(status, losses, rates);
     const checks = checksOf(status, health, replication);
-    this.checks.update(say("checks"), checks, health?.error ?? say("no_checks"), counts(checks, "problem"));
+    this.checks.update(say("checks"), checks, errorOf(health) ?? say("no_checks"), counts(checks, "problem"));
     const looked = replication && !replication.error;
     this.replicationPanel.hidden = !looked;
     setText(this.replicationTitle, say("replication"));
@@ -163,7 +163,7 @@ export class Panels {
       .map((sink) => {
         const flow = sinkFlow(sink);
         const failing_ms = status.agent.now_ms - (sink.error_since_ms ?? status.agent.now_ms);
-        const error = sink.error && `${say("failing_for", duration(failing_ms))}: ${sink.error}`;
+        const error = sink.error && `${say("failing_for", duration(failing_ms))}: ${told(sink, "error")}`;
         const said = error ?? say(flow === "ok" ? "connected" : "flow_behind");
         return { ...sink, key: sink.name, flow, said, rate: rates.of(`sink ${sink.name}`) };
       })
@@ -180,12 +180,14 @@ export class Panels {
       key: [loss.sink, loss.site, loss.device, loss.tag, loss.reason, loss.first_ts_ms].join("\n"),
     }));
     const lost = status.sinks.reduce((sum, sink) => sum + sink.lost, 0);
-    const none = losses?.error ?? (lost ? say("none_listed") : [say("none_lost"), losses ? "ok" : "plain"]);
+    const none = errorOf(losses) ?? (lost ? say("none_listed") : [say("none_lost"), losses ? "ok" : "plain"]);
     const newest = rows.length >= COUNTED_MAX ? ` · ${say("losses_newest", rows.length)}` : "";
     const sum = lost ? `${say("lost")} ${count(lost)}${newest}` : "";
     this.losses.update(say("losses"), rows, none, sum);
   }
 }
+
+const errorOf = (answer) => answer && told(answer, "error");
 
 /** "3", or "3 · problem 1". */
 function counts(rows, what) {

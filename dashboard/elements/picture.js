@@ -3,7 +3,7 @@
 import { connectionFlow, connectionWord, journalFlow, overrunning, rank, reasonOf } from "./flows.js";
 import { replicationFlow, sinkFlow, waiting, worst } from "./flows.js";
 import { budget, bytes, count, perSecond, span } from "./units.js";
-import { duration, say } from "./words.js";
+import { duration, say, told } from "./words.js";
 
 const BOXES_MAX = 8;
 const EDGE_SINK = "postgres"; // the sink whose database replicates
@@ -132,7 +132,7 @@ function sinkBox(sink, status, rates) {
     flow,
     state: `${say(`flow_${flow}`)}${since}`,
     rate,
-    error: sink.error,
+    error: told(sink, "error"),
     figures: [
       [say("delivered"), perSecond(rate)],
       [say("lag"), span(sink.lag_s), flow === "ok" ? "plain" : TONES[flow]],
@@ -155,14 +155,14 @@ function edgeBox(replication) {
 function remoteBox(replication) {
   const flow = replicationFlow(replication);
   const box = { key: "remote", title: say("edge_to_remote"), flow, state: say(`flow_${flow}`) };
-  if (replication.error) return { ...box, figures: [], error: `${say("replication_away")}: ${replication.error}` };
+  if (replication.error) return { ...box, figures: [], error: `${say("replication_away")}: ${told(replication, "error")}` };
   const { name, lag_s: lag, slot_active: slot, wal_budget_hours: hours, worker_pid: worker, problems } = replication;
   const { clock_skew_s: skew } = replication;
   const known = (value, yes, no) => (value === null ? say("unknown") : say(value ? yes : no));
   return {
     ...box,
     kind: name,
-    error: problems[0],
+    error: told(replication, "problems")[0],
     figures: [
       [say("lag"), span(lag), flow === "ok" ? "plain" : TONES[flow]],
       [say("slot"), known(slot, "active", "inactive"), slot === false ? "alarm" : "plain"],

@@ -9,7 +9,7 @@ import { colourName, LineChart } from "./line-chart.js";
 import { live } from "./live.js";
 import { show } from "./view.js";
 import { watched } from "./watched.js";
-import { addWords, ago, number, say } from "./words.js";
+import { addWords, ago, number, say, told } from "./words.js";
 
 const RANGES = ["1h", "24h", "7d", "30d"];
 const ZOOM_MS_MIN = 10_000;
@@ -242,8 +242,9 @@ class Player extends Drawn {
     const { question, error, device, answer, asking } = watched;
     if (!question.device) return { text: say("no_device"), hint: "", canLeave: true };
     if (error) {
-      const hint = error.hint || (error.final ? "" : say("chart_error_hint"));
-      const text = error.text ? `${say("chart_error")}: ${error.text}` : say("chart_error");
+      const hint = told(error.body, "hint") || (error.final ? "" : say("chart_error_hint"));
+      const why = told(error.body, "error");
+      const text = why ? `${say("chart_error")}: ${why}` : say("chart_error");
       return { text, hint, canRetry: !error.final, canLeave: error.final };
     }
     const isUnknown = live.ready && live.fresh && !device;

@@ -15,7 +15,7 @@ import { asCommand, said } from "./said.js";
 import { Figures } from "./tables.js";
 import { count } from "./units.js";
 import { sourceQuery } from "./view.js";
-import { ago, duration, say } from "./words.js";
+import { ago, duration, say, told } from "./words.js";
 
 const INTERVAL_MS = 2000;
 const TIMEOUT_MS = 8000; // the server waits up to 5 s for the agent
@@ -90,7 +90,7 @@ class System extends Drawn {
     try {
       const response = await fetch(`/api/system?${sourceQuery()}`, { cache: "no-store", signal: asking.signal });
       const body = await response.json();
-      if (!response.ok) throw new Error(body.error ?? response.statusText);
+      if (!response.ok) throw new Error(told(body, "error") ?? response.statusText);
       if (this.asking === asking) this.#take(body);
     } catch (error) {
       if (this.asking !== asking) return; // nobody waits for it any more
@@ -153,9 +153,10 @@ class System extends Drawn {
     if (!answer) return { level: "away", words: say("loading"), detail: "" };
     const { agent } = answer;
     if (agent.error) {
-      return { level: "away", words: say("agent_away"), detail: old(agent.error), hint: asCommand(agent.hint) };
+      const hint = asCommand(told(agent, "hint"));
+      return { level: "away", words: say("agent_away"), detail: old(told(agent, "error")), hint };
     }
-    return { ...this.#judge(agent), detail: agent.well ? this.#scope(agent) : agent.verdict };
+    return { ...this.#judge(agent), detail: agent.well ? this.#scope(agent) : told(agent, "verdict") };
   }
 
   /** What it is that flows. */
@@ -206,16 +207,16 @@ class System extends Drawn {
 
   /** What is wrong although data may flow, each sentence once. */
   #list({ status, losses, health, replication }) {
-    const own = status?.problems ?? [];
-    const told = new Set([...own, ...(replication?.problems ?? [])]);
-    const known = (sentence) => [...told].some((one) => one.endsWith(sentence));
+    const own = (body) => (body && told(body, "problems")) ?? [];
+    const all = [...(status?.problems ?? []), ...(replication?.problems ?? [])];
+    const known = (sentence) => all.some((one) => one.endsWith(sentence));
     const sentences = [
-      ...own,
-      ...(replication?.problems ?? []).map((one) => `${say("replication")}: ${one}`),
+      ...own(status),
+      ...own(replication).map((one) => `${say("replication")}: ${one}`),
       ...(replication?.error ? [`${say("replication_away")}: ${hinted(replication)}`] : []),
       ...checksOf(status, health, replication)
         .filter(({ problem }) => problem && !known(problem))
-        .map(({ where, problem }) => `${say(where)}: ${problem}`),
+        .map((check) => `${say(check.where)}: ${told(check, "problem")}`),
       ...(health?.error ? [`${say("history_away")}: ${hinted(health)}`] : []),
       ...(losses?.error && !this.grey ? [`${say("losses_away")}: ${hinted(losses)}`] : []),
     ];
@@ -234,6 +235,9 @@ function named(names) {
   return [...names.slice(0, NAMED_MAX), ...(more > 0 ? [say("and_more", more)] : [])].join(", ");
 }
 
-const hinted = ({ error, hint }) => (hint ? `${error}; ${asCommand(hint)}` : error);
+function hinted(body) {
+  const error = told(body, "error");
+  return body.hint ? `${error}; ${asCommand(told(body, "hint"))}` : error;
+}
 
 customElements.define("plc-system", System);

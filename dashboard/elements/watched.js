@@ -35,7 +35,7 @@ class Watched extends EventTarget {
   positions = new Map(); // of the device's tags by name, in map order
   device = null; // as `live` has it; null if it has none of that name
   answer = null;
-  error = null; // {text, hint, final}
+  error = null; // {body, final}
   asking = false;
   #colours = new Map();
   #request = null;
@@ -178,9 +178,9 @@ class Watched extends EventTarget {
       if (response.status === NOT_SIGNED_IN) return location.reload();
       const body = await response.json();
       if (response.ok) answer = body;
-      else error = { text: body.error ?? "", hint: body.hint ?? "", final: response.status === WRONG_QUESTION };
+      else error = { body, final: response.status === WRONG_QUESTION };
     } catch {
-      error = { text: "", hint: "", final: false };
+      error = { body: {}, final: false };
     }
     if (this.#request !== request) return;
     this.asking = false;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import time
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -13,18 +12,13 @@ import orjson
 
 from dashboard.data.base import History
 from dashboard.live.plant import EMPTY, Look, layout_of_status, look_of_newest, look_of_values
+from edge_agent.clock import DAY_MS, epoch_ms
 from edge_agent.errors import TransientError
 
 TIMEOUT_S = 5.0
 """The agent answers from memory; on a busy Pi with 25,000 tags within a second."""
 NEWEST_DAYS = 30
 """A tag without a sample for so long is not shown: it has left the map."""
-DAY_MS = 86_400_000
-
-
-def epoch_ms() -> int:
-    """The wall clock, in milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Feed(Protocol):

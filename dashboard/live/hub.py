@@ -19,11 +19,13 @@ from typing import Any
 
 import orjson
 
-from dashboard.data.base import HOUR_MS, MINUTE_MS, History
+from dashboard.data.base import History
+from dashboard.korean import in_korean
 from dashboard.live.bars import BARS, Bars
-from dashboard.live.feed import Feed, HistoryFeed, epoch_ms
+from dashboard.live.feed import Feed, HistoryFeed
 from dashboard.live.judge import Judge, Reason, State, Trouble
 from dashboard.live.plant import EMPTY, Layout, LiveTag, Look
+from edge_agent.clock import HOUR_MS, MINUTE_MS, epoch_ms
 from edge_agent.errors import TransientError
 
 log = logging.getLogger(__name__)
@@ -223,10 +225,13 @@ class Hub:
                 "up": self._error is None,
                 "age_s": age_s,
                 "error": self._error,
+                "error_ko": in_korean(self._error),
                 "well": self._look.well,
                 "verdict": self._look.verdict,
+                "verdict_ko": self._look.verdict_ko,
             },
             "history_error": self._history_error,
+            "history_error_ko": in_korean(self._history_error),
         }
 
     async def snapshot(self) -> bytes:

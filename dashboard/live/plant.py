@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.data.base import Newest, TagKey
+from dashboard.data.base import Newest
+from edge_agent.model import TagKey
 
-GOOD, BAD, STALE = "g", "b", "s"
-"""Qualities, as the agent's `/values` tells them."""
+GOOD, BAD = "g", "b"
+"""Qualities, as the agent's `/values` tells them; the third one is "s", for stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Look:
     qualities: str
     well: bool = True
     verdict: str = ""
+    verdict_ko: str = ""
 
 
 EMPTY = Layout("", (), ())
@@ -113,13 +115,22 @@ def look_of_values(layout: Layout, live: Mapping[str, Any]) -> Look:
     values, ts_ms, qualities = live["values"], live["ts_ms"], live["qualities"]
     if {len(values), len(ts_ms), len(qualities)} != {len(layout.tags)}:
         raise IndexError("columns of another length than the layout")
-    return Look(layout, live["now_ms"], values, ts_ms, qualities, live["well"], live["verdict"])
+    return Look(
+        layout=layout,
+        now_ms=live["now_ms"],
+        values=values,
+        ts_ms=ts_ms,
+        qualities=qualities,
+        well=live["well"],
+        verdict=live["verdict"],
+        verdict_ko=live["verdict_ko"],
+    )
 
 
 def look_of_newest(newest: Iterable[Newest], now_ms: int) -> Look:
     """What a history knows, without limits and periods; every value is as old as its time says."""
     found = list(newest)
-    keys = [TagKey(n.series.site, n.series.device, n.series.tag) for n in found]
+    keys = [n.series.key for n in found]
     tags = tuple(
         LiveTag(key=key, unit=one.series.unit) for key, one in zip(keys, found, strict=True)
     )

@@ -111,7 +111,7 @@ async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStat
             if running.done():
                 break
             if agent.pollers:
-                status = await agent.status()
+                status = await agent.report.status()
                 if console.is_terminal:
                     live.update(tables.everything(status, rates, f"{where}; Ctrl-C ends the demo"))
             if duration_s is not None and time.monotonic() - started > duration_s:

@@ -61,6 +61,7 @@ class LiveValues(TypedDict):
     now_ms: int
     well: bool
     verdict: str
+    verdict_ko: str
     values: list[float]
     ts_ms: list[int | None]
     qualities: str
@@ -241,10 +242,14 @@ class Loss(TypedDict):
 
 
 class AgentStatus(TypedDict):
-    """Everything. ``ingest`` is None where it is off."""
+    """Everything. ``ingest`` is None where it is off.
+
+    ``verdict``, ``problems`` and ``notices`` stand a second time, in Korean, under names with _ko.
+    """
 
     agent: dict[str, Any]
     verdict: str
+    verdict_ko: str
     well: bool
     devices: list[DeviceStatus]
     connections: list[ConnectionStatus]
@@ -254,7 +259,9 @@ class AgentStatus(TypedDict):
     sinks: list[SinkStatus]
     upkeep: list[UpkeepStatus]
     problems: list[str]
+    problems_ko: list[str]
     notices: list[str]
+    notices_ko: list[str]
 
 
 def devices_of(pollers: Iterable[ConnectionPoller]) -> Iterator[DeviceStatus]:

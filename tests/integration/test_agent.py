@@ -36,6 +36,8 @@ from edge_agent.sinks.memory import MemorySink
 from edge_agent.status.exposition import METRICS
 from edge_agent.status.figures import HEALTH_FRESH_S, AgentStatus
 from tests.servers import free_port
+from tests.tags import plain_tag
+from tests.waiting import until
 
 WAIT_S = 15.0
 
@@ -50,22 +52,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_tag(tag: str, cell: int = 1, conn: str = "sim://a", **fields: Any) -> Tag:
     """A tag of a simulated PLC."""
-    plain = Tag(
-        site="A1",
-        line="L1",
-        device="PUMP01",
-        tag=tag,
-        protocol="simulated",
-        conn=conn,
-        unit_id=1,
-        address=str(cell),
-        type=ValueType.FLOAT32,
-        scale=1.0,
-        offset=0.0,
-        period_ms=200,
-        unit="bar",
-    )
-    return replace(plain, **fields)
+    usual = {"protocol": "simulated", "address": str(cell), "period_ms": 200}
+    return plain_tag(tag, conn=conn, **usual | fields)
+
+
+class Clock:
+    """Monotonic time, which can be put ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
 
 
 class Rig:
@@ -85,7 +83,7 @@ class Rig:
     async def until(self, condition: Callable[[AgentStatus], bool]) -> AgentStatus:
         """Wait until the agent's status is so."""
         async with asyncio.timeout(WAIT_S):
-            while not condition(status := await self.agent.status()):
+            while not condition(status := await self.agent.report.status()):
                 assert not self.task.done(), "the agent has ended"
                 await asyncio.sleep(0.01)
         return status
@@ -100,7 +98,11 @@ class Rig:
 
 
 def make_agent(
-    folder: Path, tags: Sequence[Tag], port: int, overrides: Mapping[str, object]
+    folder: Path,
+    tags: Sequence[Tag],
+    port: int,
+    overrides: Mapping[str, object],
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Agent:
     folder.mkdir(exist_ok=True)
     path = folder / "address_map.csv"
@@ -116,7 +118,7 @@ def make_agent(
         }
         | dict(overrides),
     )
-    return Agent(settings, address_map.load(path, protocols.load))
+    return Agent(settings, address_map.load(path, protocols.load), monotonic=monotonic)
 
 
 @asynccontextmanager
@@ -125,17 +127,16 @@ async def running(
     tags: Sequence[Tag],
     sinks: Sequence[Destination] = (),
     overrides: Mapping[str, object] | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Rig]:
     """An agent with the store, or with the sinks given."""
     port = free_port()
-    agent = make_agent(folder, tags, port, overrides or {})
+    agent = make_agent(folder, tags, port, overrides or {}, monotonic)
     if sinks:
         agent.destinations = list(sinks)
     task = asyncio.create_task(agent.run(handle_signals=False))
     try:
-        async with asyncio.timeout(WAIT_S):
-            while not agent.runners and not task.done():
-                await asyncio.sleep(0.01)
+        await until(lambda: agent.machinery.runners or task.done(), within_s=WAIT_S)
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             yield Rig(agent, task, http)
     finally:
@@ -375,11 +376,12 @@ async def test_a_task_that_crashes_is_started_again(
     async with running(tmp_path, [make_tag("PRESS")]) as rig:
         await rig.until(lambda status: all_delivered(status))
         agent = rig.agent
+        runner = agent.machinery.runners[0]
         target: Any
         target, method, kept = {
             "journal": (agent.journal, "_commit", agent.journal._commit),
             "poller": (agent.pollers[0], "_read", agent.pollers[0]._read),
-            "runner": (agent.runners[0], "_deliver", agent.runners[0]._deliver),
+            "runner": (runner, "_deliver", runner._deliver),
         }[victim]
 
         async def crash(*_: object) -> None:
@@ -412,7 +414,7 @@ async def test_a_chore_that_fails_is_said_once_and_tried_again(
     destination = Destination(MemorySink(), upkeep=upkeep, upkeep_interval_s=0.01)
     async with running(tmp_path, [make_tag("PRESS")], [destination]) as rig:
         await rig.until(lambda _: calls >= 5)
-        assert rig.agent.restarts == 0
+        assert rig.agent.machinery.restarts == 0
     told = [record.levelno for record in caplog.records if "upkeep" in record.message]
     assert told == [logging.WARNING, logging.DEBUG, logging.DEBUG, logging.INFO]
 
@@ -436,7 +438,8 @@ async def test_what_the_database_says_reaches_every_reader(tmp_path: Path) -> No
         return answer
 
     destination = Destination(MemorySink(), upkeep=upkeep, upkeep_interval_s=0.01)
-    async with running(tmp_path, [make_tag("PRESS")], [destination]) as rig:
+    clock = Clock()
+    async with running(tmp_path, [make_tag("PRESS")], [destination], monotonic=clock) as rig:
         status = await rig.until(lambda s: all_delivered(s) and s["problems"] != [])
         assert status["problems"] == ["memory: slot plc_edge is lost"]
         assert (await rig.get("/readyz"))[0] == 200, "data flows, whatever the database says"
@@ -450,13 +453,12 @@ async def test_what_the_database_says_reaches_every_reader(tmp_path: Path) -> No
         assert figure in (await rig.get("/metrics"))[1]
         answers[0] = TransientError("no route to host")
         await rig.until(lambda s: s["upkeep"][0]["error"] is not None)
-        rig.agent.chores[0]._monotonic = lambda: time.monotonic() + HEALTH_FRESH_S
-        status = await rig.agent.status()
+        clock.ahead_s = HEALTH_FRESH_S
+        status = await rig.agent.report.status()
         assert status["upkeep"][0]["checks"] == []
         assert status["problems"][0].startswith("memory: no upkeep for ")
         assert figure not in (await rig.get("/metrics"))[1]
         assert 'edge_agent_upkeep_up{sink="memory"} 0.0' in (await rig.get("/metrics"))[1]
-        rig.agent.chores[0]._monotonic = time.monotonic
         answers[0] = Examination((replace(lost, problem=None),))
         await rig.until(lambda s: s["well"] and s["verdict"].startswith("All well"))
 
@@ -485,7 +487,7 @@ async def test_two_agents_do_not_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="in use by a running agent") as caught:
             await second.run(handle_signals=False)
         assert "--data-dir" in caught.value.hint
-        taken = (await rig.agent.status())["journal"]["taken"]
+        taken = (await rig.agent.report.status())["journal"]["taken"]
         await rig.until(lambda status: status["journal"]["taken"] > taken)
 
 
@@ -495,7 +497,8 @@ async def test_two_agents_do_not_share_a_folder(tmp_path: Path) -> None:
 async def test_a_poller_that_is_stuck_is_named(tmp_path: Path) -> None:
     """Health fails with its name; a request may take its own timeout on top."""
     tags = [make_tag("PRESS"), make_tag("TEMP", conn="sim://b")]
-    async with running(tmp_path, tags) as rig:
+    clock = Clock()
+    async with running(tmp_path, tags, monotonic=clock) as rig:
         await rig.until(all_delivered)
         stuck, poller = asyncio.Event(), rig.agent.pollers[1]
 
@@ -506,18 +509,14 @@ async def test_a_poller_that_is_stuck_is_named(tmp_path: Path) -> None:
         poller._read = hang  # type: ignore[assignment, method-assign]
         await stuck.wait()
         limit_s = agent_module.STALLED_S + poller.timeout_s
-        now = time.monotonic()
-        rig.agent._monotonic = lambda: now + limit_s - 1
-        rig.agent.pollers[0].beat_at = now + limit_s
+        clock.ahead_s = limit_s / 2
         assert rig.agent.stalled() == []
-        rig.agent._monotonic = lambda: now + limit_s + 1
-        rig.agent.pollers[0].beat_at = now + limit_s
+        await until(lambda: rig.agent.pollers[0].beat_at > poller.beat_at + limit_s / 2)
+        clock.ahead_s = limit_s + 1
         (name,) = rig.agent.stalled()
         assert name.startswith("sim://b has not moved for ")
-        rig.agent.pollers[0].beat_at = now + limit_s
         code, body = await rig.get("/healthz")
         assert (code, body["healthy"]) == (503, False)
-        rig.agent._monotonic = time.monotonic
         rig.task.cancel()
 
 
@@ -543,14 +542,12 @@ async def test_nothing_is_stuck_while_the_agent_ends(tmp_path: Path) -> None:
     """Pollers end first; sinks may take minutes after that, and must not be killed for it."""
     sink = MemorySink()
     sink.is_down = True
-    async with running(
-        tmp_path, [make_tag("PRESS")], [Destination(sink)], {"agent.shutdown_timeout_s": 1.0}
-    ) as rig:
+    overrides, clock = {"agent.shutdown_timeout_s": 1.0}, Clock()
+    async with running(tmp_path, [make_tag("PRESS")], [Destination(sink)], overrides, clock) as rig:
         await rig.until(lambda status: status["sinks"][0]["pending"] > 0)
         rig.agent.stop()
-        rig.agent._monotonic = lambda: time.monotonic() + 1000
+        clock.ahead_s = 1000
         assert rig.agent.stalled() == []
-        rig.agent._monotonic = time.monotonic
 
 
 # -- for ever -----------------------------------------------------------------------------------
@@ -559,7 +556,7 @@ async def test_nothing_is_stuck_while_the_agent_ends(tmp_path: Path) -> None:
 def held(agent: Agent) -> int:
     """How many containers' elements hang on an agent, down to its journal, pollers and runners."""
     seen: set[int] = set()
-    waiting: list[object] = [agent.journal, *agent.pollers, *agent.runners]
+    waiting: list[object] = [agent.journal, *agent.pollers, *agent.machinery.runners]
     total = 0
     while waiting:
         thing = waiting.pop()

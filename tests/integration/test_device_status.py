@@ -18,8 +18,10 @@ from edge_agent.status.figures import SinkStatus
 from tests.integration.test_agent import Rig, make_tag, running
 from tests.modbus_server import PymodbusServer
 from tests.servers import Mosquitto
+from tests.waiting import until
 
 WAIT_S = 15.0
+PUMP01 = "plc-status/A1/PUMP01"
 Status = dict[str, Any]
 
 
@@ -123,7 +125,7 @@ async def test_who_comes_later_is_told_too(
 
 async def delivering(rig: Rig) -> SinkStatus:
     """The sink's figures after some samples more."""
-    [sink] = (await rig.agent.status())["sinks"]
+    [sink] = (await rig.agent.report.status())["sinks"]
     wanted = sink["delivered"] + 40
     return (await rig.until(lambda status: status["sinks"][0]["delivered"] >= wanted))["sinks"][0]
 
@@ -139,9 +141,7 @@ async def test_a_device_that_has_left_the_map_is_forgotten(
         left = [tag for tag in rig.agent.address_map.tags if tag.device == "PUMP01"]
         address_map.write(rig.agent.address_map.path, left)
         await rig.until(lambda status: status["agent"]["tags"] == len(left))
-        async with asyncio.timeout(WAIT_S):
-            while await retained(broker) != ["plc-status/A1/PUMP01"]:
-                await asyncio.sleep(0.1)
+        await until_retained(broker, lambda topics: topics == [PUMP01])
 
 
 async def test_a_device_that_left_while_the_agent_was_down_is_forgotten(
@@ -156,9 +156,7 @@ async def test_a_device_that_left_while_the_agent_was_down_is_forgotten(
     for _ in range(2):
         async with running(folder, [make_tag("P")], overrides=overrides) as rig:
             await delivering(rig)
-            async with asyncio.timeout(WAIT_S):
-                while await retained(broker) != ["plc-status/A1/PUMP01"]:
-                    await asyncio.sleep(0.1)
+            await until_retained(broker, lambda topics: topics == [PUMP01])
     assert json.loads((rig.agent.settings.agent.data_dir / "devices.json").read_bytes()) == [
         ["A1", "PUMP01"]
     ]
@@ -172,10 +170,8 @@ async def test_a_device_that_another_agent_took_back_is_told_again(
     async with agent(tmp_path / "agent", broker, plc), watching(broker) as watcher:
         await watcher.until("PUMP01", lambda status: status["quality"] == "good")
         async with aiomqtt.Client("127.0.0.1", broker.port) as other:
-            await other.publish("plc-status/A1/PUMP01", b"", qos=1, retain=True)
-        async with asyncio.timeout(WAIT_S):
-            while "plc-status/A1/PUMP01" not in await retained(broker):
-                await asyncio.sleep(0.1)
+            await other.publish(PUMP01, b"", qos=1, retain=True)
+        await until_retained(broker, lambda topics: PUMP01 in topics)
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"{}", b"[1]", b'[["A1"]]', b"\xff\0"])
@@ -202,6 +198,15 @@ async def retained(broker: Mosquitto) -> list[str]:
                 while True:
                     found.append(str((await anext(client.messages)).topic))
     return found
+
+
+async def until_retained(broker: Mosquitto, so: Callable[[list[str]], bool]) -> None:
+    """Wait until the topics that are retained are so."""
+
+    async def are_so() -> bool:
+        return so(await retained(broker))
+
+    await until(are_so, "the topics that are retained", within_s=WAIT_S, every_s=0.1)
 
 
 @pytest.mark.parametrize("queue", ["", "max_queued_messages 0\n"], ids=["says so", "hangs up"])

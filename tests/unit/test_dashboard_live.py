@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.data.base import MINUTE_MS, Buckets, Minutes, Newest, TagKey
+from dashboard.data.base import Buckets, Minutes, Newest
 from dashboard.live.bars import BARS, Bars
 from dashboard.live.hub import TICKS_KEPT, Hub
 from dashboard.live.judge import (
@@ -35,8 +35,9 @@ from dashboard.live.plant import (
     look_of_newest,
     main_of,
 )
+from edge_agent.clock import MINUTE_MS
 from edge_agent.errors import TransientError
-from edge_agent.model import Series
+from edge_agent.model import Series, TagKey
 
 NOW_MS = 1_795_900_020_000
 assert NOW_MS % MINUTE_MS == 0

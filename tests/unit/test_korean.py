@@ -21,11 +21,11 @@ from dashboard.map_korean import REFUSALS, state_with_korean, with_korean
 from edge_agent import address_map, protocols
 from edge_agent.address_map import MapError
 from edge_agent.address_map.cells import ALLOWED
-from edge_agent.address_map.korean import ENTRIES, Catalogue, Entry, to_korean
-from edge_agent.address_map.korean.catalogue import PLACE
+from edge_agent.address_map.korean import ENTRIES, to_korean
 from edge_agent.control_client import SOCKET
 from edge_agent.model import ValueType
 from edge_agent.reload.reloader import _in_short
+from edge_agent.text.catalogue import PLACE, Catalogue, Entry
 from tests.unit import (
     test_address_map,
     test_modbus_syntax,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,8 +27,14 @@ from edge_agent.status.verdict import (
     problems_of,
     verdict,
 )
+from edge_agent.text.bilingual import Bilingual
 
 NOW_MS = 1_755_432_000_000
+
+
+def english(texts: Iterable[Bilingual]) -> list[str]:
+    """What commands and logs have of them."""
+    return [text.english for text in texts]
 
 
 def make_connection(conn: str = "tcp://a", **fields: Any) -> ConnectionStatus:
@@ -41,7 +48,7 @@ def bad_tag(tag: str = "FLOW", quality: str = "bad", error: str = "no answer") -
     return {"site": "A1", "device": "PUMP01", "tag": tag, "quality": quality, "error": error}
 
 
-def down(conn: str = "tcp://a", error: str = "connection refused") -> ConnectionStatus:
+def down(conn: str = "tcp://a", error: str = "Connection refused") -> ConnectionStatus:
     return make_connection(conn, connected=False, error=error, tags_good=0)
 
 
@@ -61,7 +68,7 @@ def make_sink(name: str = "mqtt", **fields: Any) -> SinkStatus:
 
 def failing(name: str = "mqtt", **fields: Any) -> SinkStatus:
     fields = {"error_since_ms": NOW_MS - 90_000, "pending": 1200} | fields
-    return make_sink(name, error="connection refused", **fields)
+    return make_sink(name, error="Connection refused", **fields)
 
 
 CASES = {
@@ -120,25 +127,25 @@ CASES = {
         ),
     ),
     "every connection down": (
-        [down(), down("tcp://b", "no route to host")],
+        [down(), down("tcp://b", "No route to host")],
         make_journal(),
         [make_sink()],
         False,
-        "Data stops at the PLCs: no connection is up; tcp://a: connection refused",
+        "Data stops at the PLCs: no connection is up; tcp://a: Connection refused",
     ),
     "one connection down": (
         [make_connection(), down("tcp://b")],
         make_journal(),
         [make_sink()],
         False,
-        "Data stops at tcp://b: connection refused",
+        "Data stops at tcp://b: Connection refused",
     ),
     "two connections down": (
-        [make_connection(), down("tcp://b", "no route to host"), down("tcp://c")],
+        [make_connection(), down("tcp://b", "No route to host"), down("tcp://c")],
         make_journal(),
         [make_sink()],
         False,
-        "Data stops at tcp://b: no route to host; and at tcp://c: connection refused",
+        "Data stops at tcp://b: No route to host; and at tcp://c: Connection refused",
     ),
     "a connection without a single good tag": (
         [make_connection(tags_good=0)],
@@ -183,7 +190,7 @@ CASES = {
         make_journal(),
         [make_sink("store"), failing()],
         False,
-        "Data stops at mqtt for 90 s (1,200 samples wait in the journal): connection refused",
+        "Data stops at mqtt for 90 s (1,200 samples wait in the journal): Connection refused",
     ),
     "two sinks down, one of them only now": (
         [make_connection()],
@@ -191,8 +198,8 @@ CASES = {
         [failing(), failing("postgres", error_since_ms=None, pending=1)],
         False,
         (
-            "Data stops at mqtt for 90 s (1,200 samples wait in the journal): connection refused; "
-            "and at postgres for 0 s (1 sample waits in the journal): connection refused"
+            "Data stops at mqtt for 90 s (1,200 samples wait in the journal): Connection refused; "
+            "and at postgres for 0 s (1 sample waits in the journal): Connection refused"
         ),
     ),
     "a PLC and a sink": (
@@ -201,8 +208,8 @@ CASES = {
         [failing()],
         False,
         (
-            "Data stops at tcp://b: connection refused; "
-            "and at mqtt for 90 s (1,200 samples wait in the journal): connection refused"
+            "Data stops at tcp://b: Connection refused; "
+            "and at mqtt for 90 s (1,200 samples wait in the journal): Connection refused"
         ),
     ),
     "a sink behind": (
@@ -262,7 +269,7 @@ CASES = {
         make_journal(),
         [make_sink(quarantined=9, refused=2)],
         False,
-        "Data stops at tcp://b: connection refused",
+        "Data stops at tcp://b: Connection refused",
     ),
     "a map without tags": (
         [],
@@ -273,21 +280,85 @@ CASES = {
     ),
 }
 
+KOREAN = {
+    "all well": "모두 정상입니다: 연결 2개의 태그 10개 → mqtt, store",
+    "one of each": "모두 정상입니다: 연결 1개의 태그 1개 → mqtt",
+    "nothing to deliver to": "모두 정상입니다: 연결 1개의 태그 5개 → 싱크 없음",
+    "some tags bad": (
+        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/FLOW"
+        " (no answer)"
+    ),
+    "a bad tag is named before one that is not read yet": (
+        "연결 2개의 태그 10개 중 8개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예:"
+        " A1/PUMP01/FLOW (no answer)"
+    ),
+    "one tag bad": (
+        "연결 1개의 태그 5개 중 4개 → mqtt; 1개는 불량이거나 아직 읽지 않음: A1/PUMP01/FLOW (no"
+        " answer)"
+    ),
+    "every connection down": "데이터가 멈춘 곳: 모든 PLC(연결된 곳 없음): tcp://a: 연결 거부됨",
+    "one connection down": "데이터가 멈춘 곳: tcp://b: 연결 거부됨",
+    "two connections down": (
+        "데이터가 멈춘 곳: tcp://b: 호스트까지 가는 경로 없음 / tcp://c: 연결 거부됨"
+    ),
+    "a connection without a single good tag": (
+        "데이터가 멈춘 곳: tcp://a: 읽히는 태그가 하나도 없음"
+    ),
+    "a connection that has just begun": (
+        "연결 1개의 태그 5개 중 0개 → mqtt; 5개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/T"
+        " (아직 읽지 않음)"
+    ),
+    "journal full": "데이터가 멈춘 곳: 저널: 가득 차서 PLC 읽기를 멈췄습니다",
+    "disk full": "데이터가 멈춘 곳: 저널: 디스크에 쓸 수 없습니다. 공간을 확보하세요",
+    "commits fail": "데이터가 멈춘 곳: 저널: 디스크에 쓸 수 없습니다. 공간을 확보하세요",
+    "a sink down": "데이터가 멈춘 곳: mqtt(90초째, 저널에서 대기 중인 샘플 1,200개): 연결 거부됨",
+    "two sinks down, one of them only now": (
+        "데이터가 멈춘 곳: mqtt(90초째, 저널에서 대기 중인 샘플 1,200개): 연결 거부됨 /"
+        " postgres(0초째, 저널에서 대기 중인 샘플 1개): 연결 거부됨"
+    ),
+    "a PLC and a sink": (
+        "데이터가 멈춘 곳: tcp://b: 연결 거부됨 / mqtt(90초째, 저널에서 대기 중인 샘플"
+        " 1,200개): 연결 거부됨"
+    ),
+    "a sink behind": "따라잡는 중: mqtt 42초 지연",
+    "a sink hardly behind": "모두 정상입니다: 연결 1개의 태그 5개 → mqtt",
+    "samples in quarantine from an earlier run": (
+        "연결 1개의 태그 5개 → mqtt, store; 예전에 격리된 샘플 7개"
+    ),
+    "bad tags and a sample in quarantine": (
+        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/FLOW"
+        " (no answer); 예전에 격리된 샘플 1개"
+    ),
+    "samples that are refused": (
+        "데이터는 흐르지만 확인이 필요합니다: mqtt: 에이전트를 시작한 뒤 거부된 샘플 2개."
+        " `edge-agent journal export quarantine` 명령으로 확인하세요"
+    ),
+    "samples that are refused, and a bad tag": (
+        "데이터는 흐르지만 확인이 필요합니다: mqtt: 에이전트를 시작한 뒤 거부된 샘플 2개."
+        " `edge-agent journal export quarantine` 명령으로 확인하세요; 태그 5개 중 1개는"
+        " 불량이거나 아직 읽지 않음: A1/PUMP01/FLOW (no answer)"
+    ),
+    "refused samples and a PLC that is down": "데이터가 멈춘 곳: tcp://b: 연결 거부됨",
+    "a map without tags": "모두 정상입니다: 연결 0개의 태그 0개 → mqtt",
+}
+"""What it says in Korean, by the same names."""
+
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_the_verdict_names_every_place_where_data_stops(case: str) -> None:
     """In the order in which data flows, with the reason; well only while it flows everywhere."""
     connections, journal, sinks, well, text = CASES[case]
     problems = list(problems_of(sinks, [], None, WELL_MAP, NOW_MS))
-    assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (well, text)
+    found = verdict(connections, journal, sinks, problems, [], NOW_MS)
+    assert found == (well, Bilingual(text, KOREAN[case]))
 
 
 def test_a_connection_is_named_once() -> None:
     """Errors of drivers begin with it."""
     bad = down(error="tcp://a: Connection refused")
-    one = verdict([bad], make_journal(), [], [], [], 0)[1]
+    one = verdict([bad], make_journal(), [], [], [], 0)[1].english
     assert one == "Data stops at the PLCs: no connection is up; tcp://a: Connection refused"
-    two = verdict([bad, make_connection("tcp://b")], make_journal(), [], [], [], 0)[1]
+    two = verdict([bad, make_connection("tcp://b")], make_journal(), [], [], [], 0)[1].english
     assert two == "Data stops at tcp://a: Connection refused"
 
 
@@ -346,23 +417,45 @@ INGEST_CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     ),
 }
 
+INGEST_KOREAN = {
+    "away": ["수집(ingest): 90초째 메시지를 받지 못하고 있습니다: mqtt://b:1883: 연결 거부됨"],
+    "refused": [
+        (
+            "수집(ingest): 브로커가 구독을 거부함(plc/#): 권한 없음 (외 1건)."
+            " mqtt.ingest_topics와, 브로커에서 mqtt.username의 권한을 확인하세요"
+        )
+    ],
+    "too many series": [
+        (
+            "수집(ingest): 시리즈가 이미 20000개라서 새 시리즈의 메시지 3개를 받지 않았습니다"
+            "(에이전트를 시작한 뒤). mqtt.ingest_topics의 범위를 좁히세요"
+        )
+    ],
+    "not understood": [
+        "수집(ingest): 해석할 수 없는 메시지 1개, 마지막 토픽 plc/A1/X/T: value가 숫자가 아님"
+    ],
+    "overflowed": [
+        ("수집(ingest): 저널이 받지 못하는 동안 버려진 QoS 0 메시지 2개. QoS 1로 발행하세요")
+    ],
+}
+
 
 @pytest.mark.parametrize("case", list(INGEST_CASES))
 def test_what_is_wrong_with_ingest_is_a_problem_or_a_notice(case: str) -> None:
     """A problem is what the operator can end; a notice takes the word "well", not its truth."""
     fields, problems, notices = INGEST_CASES[case]
     ingest = make_ingest(**fields)
-    assert list(problems_of([], [], ingest, WELL_MAP, NOW_MS)) == problems
-    assert list(notices_of(ingest)) == notices
-    well, text = verdict(
-        [make_connection()], make_journal(), [make_sink()], problems, notices, NOW_MS
-    )
+    found = list(problems_of([], [], ingest, WELL_MAP, NOW_MS))
+    noticed = list(notices_of(ingest))
+    assert (english(found), english(noticed)) == (problems, notices)
+    assert [one.korean for one in (*found, *noticed)] == INGEST_KOREAN.get(case, [])
+    well, text = verdict([make_connection()], make_journal(), [make_sink()], found, noticed, NOW_MS)
     flow = "5 tags on 1 connection flow to mqtt"
     if problems:
-        assert (well, text) == (False, f"Data flows, but {problems[0]}")
+        assert (well, text.english) == (False, f"Data flows, but {problems[0]}")
     else:
         said = f"{flow}; {notices[0]}" if notices else f"All well: {flow}"
-        assert (well, text) == (True, said)
+        assert (well, text.english) == (True, said)
 
 
 def test_without_ingest_there_is_nothing_to_say_of_it() -> None:
@@ -401,12 +494,13 @@ class Chore:
 
     def problems(self) -> list[str]:
         """What is wrong now."""
-        return list(problems_of([], [upkeep_status(self.runner)], None, WELL_MAP, NOW_MS))
+        found = problems_of([], [upkeep_status(self.runner)], None, WELL_MAP, NOW_MS)
+        return english(found)
 
 
 WELL = HealthCheck("slot_active", "plc_edge", 1.0, None)
 LOST = HealthCheck(
-    "slot_wal_bytes", "plc_edge", 5e9, "slot plc_edge is lost: run `edge-remote resync`"
+    "slot_wal_bytes", "plc_edge", 5e9, "the slot plc_edge is lost: run `edge-remote resync`"
 )
 BEHIND = HealthCheck("rollup_lag_seconds", "plc_1m", 900.0, "plc_1m is 15 minutes behind")
 
@@ -418,9 +512,14 @@ async def test_the_verdict_is_not_all_well_when_the_database_has_a_problem() -> 
     problems = await chore.round(Report((WELL, LOST, BEHIND)))
     assert problems == [f"postgres: {LOST.problem}", f"postgres: {BEHIND.problem}"]
     connections, journal, sinks = [make_connection()], make_journal(), [make_sink("postgres")]
-    assert verdict(connections, journal, sinks, problems, [], NOW_MS) == (
+    found = list(problems_of([], [upkeep_status(chore.runner)], None, WELL_MAP, NOW_MS))
+    assert verdict(connections, journal, sinks, found, [], NOW_MS) == (
         False,
-        f"Data flows, but postgres: {LOST.problem} (and 1 more problem)",
+        Bilingual(
+            f"Data flows, but postgres: {LOST.problem} (and 1 more problem)",
+            "데이터는 흐르지만 확인이 필요합니다: postgres: 슬롯을 잃음: plc_edge:"
+            " `edge-remote resync` 명령을 실행하세요 (외 1건)",
+        ),
     )
     assert await chore.round(Report((WELL,))) == []
 
@@ -431,7 +530,7 @@ async def test_what_the_database_said_long_ago_is_not_shown() -> None:
     assert upkeep_status(chore.runner)["health_age_s"] is None, "nothing was said yet"
     await chore.round(Report((LOST,)))
     chore.now_s += HEALTH_FRESH_S
-    await chore.round(TransientError("no route to host"))
+    await chore.round(TransientError("No route to host"))
     aged = upkeep_status(chore.runner)
     assert (aged["health_age_s"], len(aged["checks"])) == (HEALTH_FRESH_S, 1)
     chore.now_s += 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.address_map.korean.catalogue import Entry, part
+from edge_agent.text.catalogue import Entry, part
+from edge_agent.text.korean.system import FILES as SYSTEM_FILES
 
-OF_THE_SYSTEM: Final[tuple[Entry, ...]] = (
-    part("Permission denied", "권한 없음"),
-    part("Read-only file system", "읽기 전용 파일 시스템"),
-    part("No space left on device", "디스크 공간 부족"),
+OF_THE_SYSTEM: Final[tuple[Entry, ...]] = tuple(
+    part(entry.english, entry.korean) for entry in SYSTEM_FILES
 )
 """Why the system refuses a file, in its own words."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.address_map.korean.catalogue import Entry, part
+from edge_agent.text.catalogue import Entry, part
 
 _ANY: Final[tuple[Entry, ...]] = (
     Entry(

@@ -18,6 +18,14 @@ that surround it, the worst is that all or the rest of the message stays English
 
 An entry without words of its own, as ``"{conn!r}: {error}; {expected!t}"``, counts only where all
 its ``!t`` have an entry: anything would match it otherwise.
+
+What a driver or a sink says is put together at run time, of a place, a reason and what to do:
+
+    "postgres postgresql://u@h/db: connect: Connection refused; is PostgreSQL running, and ..."
+
+No template could be written for each of them. `Pieces` cuts such a text at every ``: `` and ``; ``,
+and each piece is a message of its own. One that has no entry stays as it is between the others:
+places, and what a server says in its own words.
 """
 
 from __future__ import annotations
@@ -33,6 +41,10 @@ CACHED_MAX: Final = 4_096
 
 PLACE: Final = re.compile(r"\{(\w+)(!\w)?\}")
 """A placeholder: its name, and its kind."""
+JOINT: Final = re.compile("(: |; )")
+"""What stands between the pieces of a text that is put together at run time."""
+JOINTS_MAX: Final = 40
+"""A text that others made may be long. Behind these it stays as it is."""
 
 _QUOTED: Final = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\""""
 
@@ -75,6 +87,22 @@ class Catalogue:
             if template.has_words or (known and None not in known.values()):
                 return template.filled({**values, **{n: k for n, k in known.items() if k}})
         return None
+
+
+class Pieces:
+    """Finds the Korean of a text that is put together of messages."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._catalogue = Catalogue(entries)
+
+    def korean(self, text: str) -> str | None:
+        """The text with the Korean of its pieces; None if no piece has any."""
+        pieces = JOINT.split(text, JOINTS_MAX)
+        known = [self._catalogue.korean(piece) for piece in pieces[::2]]
+        if not any(known):
+            return None
+        pieces[::2] = [own or piece for own, piece in zip(known, pieces[::2], strict=True)]
+        return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
