@@ -1,12 +1,14 @@
-"""What a Modbus connection is asked for, and whether it can keep up: requests, bytes, time. Pure.
+"""What a connection is asked for, and whether it can keep up: requests, bytes, time. Pure.
 
-Time is a model. A connection does one thing at a time; a request occupies it for
+Time is a model, and what it is made of is the driver's to say (`LineTiming`); of a protocol that
+says nothing, nothing is known here. A connection does one thing at a time; a request occupies it
+for
 
-* TCP: the round trip. Bytes are free there: 260 of them take 21 us at 100 Mbit/s.
-* a serial line: its own and its reply's characters, 3.5 characters of silence, and the time that
-  the device takes to answer, which is what ``round_trip_s`` means there. A character has a start
-  bit, 8 bits of data, the parity bit unless there is none, and the stop bits.
-* ``pause_ms`` on top of either; with ``close_after_scan`` one more round trip a scan.
+* TCP: the round trip. Bytes are free there: 960 of them take 77 us at 100 Mbit/s.
+* a serial line: its own and its reply's characters, the silence that ends a frame, and the time
+  that the device takes to answer, which is what ``round_trip_s`` means there.
+* the pause that the connection wants, in which the silence passes too; where each scan has a
+  connection of its own, what connecting takes comes on top of the scan.
 
 The cycle of a scan class is the longest time from its tick to the end of its scan. Of several
 scans that are due the one with the shortest period goes on, block by block (`schedule.py`): that is
@@ -19,43 +21,26 @@ with work C and period T (Joseph and Pandya, Finding Response Times in a Real-Ti
 A class whose R is longer than its period leaves ticks out: *impossible*. Its *row that breaks it*
 is found by planning the connection's rows from the top of the map down to it: without this row and
 those below, the connection keeps up.
-
-Sources: Modbus Application Protocol 1.1b3, 6.1 to 6.4; Modbus over Serial Line 1.02, 2.5.1; Modbus
-Messaging on TCP/IP 1.0b, 3.1.3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
-from edge_agent.model import AddressSyntax, Tag
+from edge_agent.model import AddressSyntax, LineTiming, Tag, timing_of
 from edge_agent.planner import Block, Connection, ScanClass, plan
 
 ROUND_TRIP_S: Final = 0.005
 """Where nobody measured it: a PLC on a switched network answers in 1 to 10 ms."""
 TIGHT_ABOVE: Final = 0.7
 """Share of the period that a cycle may take: a retry or a slow reply must still fit behind it."""
-
-REQUEST_PDU_BYTES: Final = 5
-REPLY_HEAD_BYTES: Final = 2
-MBAP_BYTES: Final = 7
-RTU_BYTES: Final = 3
-"""Unit id and CRC around a PDU."""
-
-BAUD_DEFAULT: Final = 19_200
-PARITY_DEFAULT: Final = "E"
-STOP_BITS_DEFAULT: Final = 1.0
-SILENCE_CHARACTERS: Final = 3.5
-SILENCE_S_MIN: Final = 0.00175
-"""Above 19,200 baud the silence between frames stays at this."""
-
-_BIT_AREAS: Final = frozenset({"coil", "discrete"})
+_ROUNDING: Final = 1e-9
+"""Share of a period that is a rounding error: forty times 5 ms are 200 ms."""
 
 Syntax = Callable[[str], type[AddressSyntax]]
 
@@ -69,40 +54,19 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
-    """How a Modbus connection carries requests.
-
-    ``character_s`` and ``silence_s`` are 0 where there is no serial line. ``pause_s`` follows each
-    request; with ``reconnects`` each scan has a connection of its own.
-    """
-
-    frame_bytes: int
-    """Of a frame beside its PDU."""
-    character_s: float = 0.0
-    silence_s: float = 0.0
-    pause_s: float = 0.0
-    reconnects: bool = False
-
-    @property
-    def serial(self) -> bool:
-        """Whether it is a serial line."""
-        return self.character_s > 0
-
-
-@dataclass(frozen=True, slots=True)
 class ClassForecast:
     """One scan class; all but ``period_ms`` and ``cycle_s`` per scan.
 
-    ``wanted`` are registers that the map names, ``read`` those that are read for it; coils and
-    discrete inputs are counted apart, as bits. ``work_s`` is how long a scan occupies the
+    ``wanted`` are cells that the map names, ``read`` those that are read for it; those of areas of
+    bits are counted apart. ``work_s`` is how long a scan occupies the
     connection, ``wire_s`` the part of it that bytes or round trips take on the way.
     """
 
     period_ms: int
     tags: int
     requests: int
-    registers_wanted: int
-    registers_read: int
+    cells_wanted: int
+    cells_read: int
     bits_wanted: int
     bits_read: int
     bytes_sent: int
@@ -115,14 +79,14 @@ class ClassForecast:
     def verdict(self) -> Verdict:
         """The cycle against the period."""
         share = self.cycle_s * 1000 / self.period_ms
-        if share > 1:
+        if share > 1 + _ROUNDING:
             return Verdict.IMPOSSIBLE
-        return Verdict.TIGHT if share > TIGHT_ABOVE else Verdict.FITS
+        return Verdict.TIGHT if share > TIGHT_ABOVE + _ROUNDING else Verdict.FITS
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionForecast:
-    """One connection. ``classes`` is empty for a protocol of whose requests nothing is known.
+    """One connection. ``classes`` is empty where its driver tells nothing of its requests.
 
     ``rows_per_s`` is an upper bound: a deadband, a subscription and a failed request make it less.
     """
@@ -132,6 +96,8 @@ class ConnectionForecast:
     tags: int
     rows_per_s: Fraction
     round_trip_s: float
+    cell: str = ""
+    """What is counted in ``cells_wanted`` and ``cells_read``, such as "register"."""
     classes: tuple[ClassForecast, ...] = ()
     breaks: Tag | None = None
     """The row that breaks it, where it is impossible."""
@@ -176,24 +142,23 @@ def connection_forecast(
     connection: Connection, tags: Sequence[Tag], syntax: Syntax, round_trip_s: float
 ) -> ConnectionForecast:
     """Forecast one connection of a plan; ``tags`` are its own, in map order."""
-    rows_per_s = sum((Fraction(1000, tag.period_ms) for tag in tags), Fraction())
     result = ConnectionForecast(
         connection.protocol,
         connection.conn,
         len(tags),
-        rows_per_s,
+        sum((Fraction(1000, tag.period_ms) for tag in tags), Fraction()),
         round_trip_s,
-        _classes(connection, round_trip_s),
     )
+    timing = timing_of(syntax(connection.protocol), connection.conn)
+    if timing is None:
+        return result
+    result = replace(result, cell=timing.cell, classes=_classes(connection, timing, round_trip_s))
     if result.verdict is not Verdict.IMPOSSIBLE:
         return result
-    breaks = _breaking(tags, syntax, round_trip_s)
-    return ConnectionForecast(
-        result.protocol, result.conn, result.tags, rows_per_s, round_trip_s, result.classes, breaks
-    )
+    return replace(result, breaks=_breaking(tags, syntax, timing, round_trip_s))
 
 
-def _breaking(tags: Sequence[Tag], syntax: Syntax, round_trip_s: float) -> Tag:
+def _breaking(tags: Sequence[Tag], syntax: Syntax, timing: LineTiming, round_trip_s: float) -> Tag:
     """The first row in map order with which the rows so far are impossible.
 
     A further row may also join two blocks and make it easier, so there may be several such rows;
@@ -203,22 +168,23 @@ def _breaking(tags: Sequence[Tag], syntax: Syntax, round_trip_s: float) -> Tag:
     while impossible - possible > 1:
         middle = (possible + impossible) // 2
         (connection,) = plan(tags[:middle], syntax)
-        if any(one.verdict is Verdict.IMPOSSIBLE for one in _classes(connection, round_trip_s)):
+        classes = _classes(connection, timing, round_trip_s)
+        if any(one.verdict is Verdict.IMPOSSIBLE for one in classes):
             impossible = middle
         else:
             possible = middle
     return tags[impossible - 1]
 
 
-def _classes(connection: Connection, round_trip_s: float) -> tuple[ClassForecast, ...]:
-    if connection.protocol != "modbus":
-        return ()
-    wire = wire_of(connection.conn)
+def _classes(
+    connection: Connection, timing: LineTiming, round_trip_s: float
+) -> tuple[ClassForecast, ...]:
     times = [
-        [request_s(block, wire, round_trip_s) for block in scan_class.blocks]
+        [request_s(block, timing, round_trip_s) for block in scan_class.blocks]
         for scan_class in connection.scan_classes
     ]
-    extra_s = round_trip_s if wire.reconnects else 0.0
+    connect_s = timing.connect_round_trips * round_trip_s
+    extra_s = connect_s + timing.connect_pause_s
     cycles = cycles_s(
         [
             (scan_class.period_ms / 1000, [work_s for _, work_s in requests], extra_s)
@@ -226,7 +192,13 @@ def _classes(connection: Connection, round_trip_s: float) -> tuple[ClassForecast
         ]
     )
     return tuple(
-        _class(scan_class, wire, requests, extra_s, cycle_s)
+        _class(
+            scan_class,
+            timing,
+            wire_s=sum(wire_s for wire_s, _ in requests) + connect_s,
+            work_s=sum(work_s for _, work_s in requests) + extra_s,
+            cycle_s=cycle_s,
+        )
         for scan_class, requests, cycle_s in zip(
             connection.scan_classes, times, cycles, strict=True
         )
@@ -234,27 +206,23 @@ def _classes(connection: Connection, round_trip_s: float) -> tuple[ClassForecast
 
 
 def _class(
-    scan_class: ScanClass,
-    wire: Wire,
-    requests: Sequence[tuple[float, float]],
-    extra_s: float,
-    cycle_s: float,
+    scan_class: ScanClass, timing: LineTiming, *, wire_s: float, work_s: float, cycle_s: float
 ) -> ClassForecast:
-    frames = [frame_bytes(block, wire) for block in scan_class.blocks]
-    bits = [block for block in scan_class.blocks if block.area in _BIT_AREAS]
-    registers = [block for block in scan_class.blocks if block.area not in _BIT_AREAS]
+    frames = [frame_bytes(block, timing) for block in scan_class.blocks]
+    bits = [block for block in scan_class.blocks if block.area in timing.bit_areas]
+    cells = [block for block in scan_class.blocks if block.area not in timing.bit_areas]
     return ClassForecast(
         period_ms=scan_class.period_ms,
         tags=scan_class.tag_count,
         requests=len(scan_class.blocks),
-        registers_wanted=sum(map(_wanted, registers)),
-        registers_read=sum(block.count for block in registers),
+        cells_wanted=sum(map(_wanted, cells)),
+        cells_read=sum(block.count for block in cells),
         bits_wanted=sum(map(_wanted, bits)),
         bits_read=sum(block.count for block in bits),
         bytes_sent=sum(sent for sent, _ in frames),
         bytes_received=sum(received for _, received in frames),
-        wire_s=sum(wire_s for wire_s, _ in requests) + extra_s,
-        work_s=sum(work_s for _, work_s in requests) + extra_s,
+        wire_s=wire_s,
+        work_s=work_s,
         cycle_s=cycle_s,
     )
 
@@ -283,7 +251,7 @@ def cycles_s(classes: Sequence[tuple[float, Sequence[float], float]]) -> list[fl
         own = max(slower, default=0.0) + work[index]
         faster = [(period, work[place]) for place, (period, _, _) in enumerate(classes[:index])]
         cycle, before = own, -1.0
-        while before < cycle <= period_s:
+        while before < cycle <= period_s * (1 + _ROUNDING):
             before = cycle
             cycle = own + sum(_ticks(cycle, period) * time for period, time in faster)
         cycles.append(cycle)
@@ -292,52 +260,28 @@ def cycles_s(classes: Sequence[tuple[float, Sequence[float], float]]) -> list[fl
 
 def _ticks(span_s: float, period_s: float) -> int:
     """Ticks of a period within a span that begins with one; a rounding error is none."""
-    return max(math.ceil(span_s / period_s - 1e-9), 1)
+    return max(math.ceil(span_s / period_s - _ROUNDING), 1)
 
 
 # -- one request -------------------------------------------------------------------------------
 
 
-def wire_of(conn: str) -> Wire:
-    """How a Modbus `conn` carries requests.
-
-    What an option's value can't be is the driver's to say: here it counts as not given.
-    """
-    parts = urlsplit(conn)
-    options = dict(parse_qsl(parts.query))
-    pause_s = _number(options, "pause_ms", 0.0) / 1000
-    reconnects = options.get("close_after_scan", "").lower() in {"1", "true", "yes", "on"}
-    if parts.scheme == "rtu":
-        baud = _number(options, "baudrate", BAUD_DEFAULT) or BAUD_DEFAULT
-        parity = options.get("parity", PARITY_DEFAULT).upper() not in {"N", "NONE"}
-        bits = 1 + 8 + parity + _number(options, "stopbits", STOP_BITS_DEFAULT)
-        character_s = bits / baud
-        slow = baud <= BAUD_DEFAULT
-        silence_s = SILENCE_CHARACTERS * character_s if slow else SILENCE_S_MIN
-        return Wire(RTU_BYTES, character_s, silence_s, pause_s, reconnects)
-    frame_bytes = RTU_BYTES if parts.scheme.startswith("rtu") else MBAP_BYTES
-    return Wire(frame_bytes, pause_s=pause_s, reconnects=reconnects)
+def frame_bytes(block: Block, timing: LineTiming) -> tuple[int, int]:
+    """Bytes of a block's request and of its reply."""
+    bits = block.count * (1 if block.area in timing.bit_areas else timing.cell_bits)
+    return timing.request_bytes, timing.reply_bytes + (bits + 7) // 8
 
 
-def _number(options: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        number = float(options.get(name, default))
-    except ValueError:
-        return default
-    return number if math.isfinite(number) and number >= 0 else default
-
-
-def frame_bytes(block: Block, wire: Wire) -> tuple[int, int]:
-    """Bytes of a block's request and of its reply, without those of TCP and IP."""
-    data = (block.count + 7) // 8 if block.area in _BIT_AREAS else 2 * block.count
-    return wire.frame_bytes + REQUEST_PDU_BYTES, wire.frame_bytes + REPLY_HEAD_BYTES + data
-
-
-def request_s(block: Block, wire: Wire, round_trip_s: float) -> tuple[float, float]:
+def request_s(block: Block, timing: LineTiming, round_trip_s: float) -> tuple[float, float]:
     """How long a block's request is on the wire, and how long it occupies the connection."""
-    if not wire.serial:
-        return round_trip_s, round_trip_s + wire.pause_s
-    sent, received = frame_bytes(block, wire)
-    wire_s = (sent + received) * wire.character_s + wire.silence_s
     # A device waits for the end of the request's frame, which only the silence shows.
-    return wire_s, wire_s + max(round_trip_s, wire.silence_s) + wire.pause_s
+    work_s = line_s(block, timing) + max(round_trip_s, timing.silence_s)
+    if not timing.character_s:
+        return round_trip_s, work_s
+    return sum(frame_bytes(block, timing)) * timing.character_s + timing.silence_s, work_s
+
+
+def line_s(block: Block, timing: LineTiming) -> float:
+    """What a block's request takes beside the round trip: characters, and the wait before it."""
+    characters_s = sum(frame_bytes(block, timing)) * timing.character_s
+    return characters_s + max(timing.silence_s, timing.pause_s)

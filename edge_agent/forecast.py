@@ -5,9 +5,9 @@ sends one request a block and scan. Over any whole number of scans they are ther
 a PLC counts, unless requests fail or ticks are left out. Rates are `Fraction`s, so that no rounding
 stands between the two.
 
-How long a connection is busy with them, and whether it keeps up: `bus_load.py`. Of protocols other
-than Modbus only rows are told: what an OPC UA server or an MQTT publisher sends follows from its
-values, and nobody knows them beforehand.
+How long a connection is busy with them, and whether it keeps up: `bus_load.py`. Where a driver
+tells nothing of its requests only rows are told: what an OPC UA server or an MQTT publisher sends
+follows from its values, and nobody knows them beforehand.
 
 Source: SQLite's file format, 1.6, for the bytes of a journal entry.
 """

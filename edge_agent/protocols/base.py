@@ -47,11 +47,12 @@ class Driver(AddressSyntax, Protocol):
     up sooner, with a ``TimeoutError`` that says what it waited for.
     ``connect`` keeps to it by itself.
 
-    Some members are optional: ``locate``, as `AddressSyntax` says; ``close_after_scan`` (bool): the
-    device wants the connection to be closed while nothing is due; ``frames`` (`Frames` or None):
-    the last `read`'s exchange, also of one that failed; ``forget(block)``, a coroutine, for who
-    keeps something of each block that it reads, as a subscription: this one will not be read again
-    on this connection. Raises ``TransientError``.
+    Some members are optional: ``locate`` and ``timing``, as `AddressSyntax` says;
+    ``close_after_scan`` (bool): the device wants the connection to be closed while nothing is due;
+    ``frames`` (`Frames` or None): the last `read`'s exchange, also of one that failed; ``hint``
+    (str): what `conn` should say instead, as the connection has shown, or "" where it suits;
+    ``forget(block)``, a coroutine, for who keeps something of each block that it reads, as a
+    subscription: this one will not be read again on this connection. Raises ``TransientError``.
     """
 
     timeout_s: float

@@ -26,11 +26,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from math import isnan
+from math import inf, isnan
 from typing import Any, Final, Protocol
 
+from edge_agent.bus_load import frame_bytes
 from edge_agent.errors import DeviceError, TransientError
-from edge_agent.model import Tag, ValueType, locate
+from edge_agent.model import Tag, ValueType, locate, timing_of
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.base import Driver, Reply
 
@@ -247,12 +248,17 @@ async def check_values_stand_in_the_order_of_the_blocks_tags(rig: Rig) -> None:
 
 
 async def check_one_tag_alone(rig: Rig) -> None:
-    """A block of one tag is a sequence of one value."""
+    """A block of one tag is a sequence of one value; its frames have the sizes of `timing`."""
+    timing = timing_of(rig.driver, rig.conn)
     for place, (address, value_type, expected) in enumerate(rig.readable):
         [block] = rig.blocks([rig.tag(f"t{place}", address, value_type)])
         async with _connected(rig) as line:
             [value] = await line.read(block)
+            frames = getattr(line.driver, "frames", None)
         _require(value == expected, f"{address} alone is {value!r}, it must be {expected!r}")
+        if timing is not None and frames is not None:
+            sizes, told = (len(frames.request), len(frames.reply)), frame_bytes(block, timing)
+            _require(sizes == told, f"{address}: frames of {sizes} bytes, timing says {told}")
 
 
 async def check_read_needs_a_connection(rig: Rig) -> None:
@@ -335,7 +341,7 @@ async def check_timeout_is_a_sensible_time(rig: Rig) -> None:
 
 
 async def check_good_cells_are_taken(rig: Rig) -> None:
-    """`conn` and `address` of the rig are valid, and a request may hold any value."""
+    """`conn` and `address` of the rig are valid, a request may hold any value, and takes time."""
     rig.driver.parse_conn(rig.conn)
     for address, value_type, _ in rig.readable:
         where = locate(rig.driver, rig.conn, address, value_type)
@@ -343,6 +349,17 @@ async def check_good_cells_are_taken(rig: Rig) -> None:
         _require(
             0 < where.width <= limits.span_max and limits.gap_max >= -1 and where.offset >= 0,
             f"{address} as {value_type}: {where} does not fit {limits}",
+        )
+    timing = timing_of(rig.driver, rig.conn)
+    if timing is not None:
+        sizes = timing.cell_bits, timing.request_bytes, timing.reply_bytes
+        times = timing.character_s, timing.silence_s, timing.pause_s, timing.connect_pause_s
+        _require(
+            min(sizes) > 0
+            and timing.connect_round_trips >= 0
+            and all(0 <= time_s < inf for time_s in times)
+            and bool(timing.cell.strip()),
+            f"no request can take this: {timing}",
         )
 
 

@@ -23,14 +23,25 @@ from pymodbus.pdu.register_message import ReadHoldingRegistersRequest, ReadInput
 
 from edge_agent.codec import BitBlockDecoder, BlockDecoder
 from edge_agent.errors import DeviceError, RefusedError, SilentUnitError, TransientError
-from edge_agent.model import Address, Limits, ValueType
+from edge_agent.model import Address, Limits, LineTiming, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import modbus_syntax
 from edge_agent.protocols.base import Frames, Reply, WallClock
-from edge_agent.protocols.modbus_mbap import MbapWire
-from edge_agent.protocols.modbus_rtu import FRAME_BYTES_MAX, RtuWire, Unanswered, silence_s
+from edge_agent.protocols.modbus_mbap import HEADER_BYTES, MbapWire
+from edge_agent.protocols.modbus_rtu import (
+    FRAME_BYTES_MAX,
+    FRAMING_BYTES,
+    RtuWire,
+    Unanswered,
+    silence_s,
+)
 from edge_agent.protocols.modbus_socket import SocketChannel
-from edge_agent.protocols.modbus_syntax import BIT_AREAS, ModbusConn, Transport
+from edge_agent.protocols.modbus_syntax import (
+    BIT_AREAS,
+    REGISTER_BITS,
+    ModbusConn,
+    Transport,
+)
 from edge_agent.protocols.modbus_wire import (
     ERROR_BIT,
     Answer,
@@ -45,6 +56,17 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 PREPARED_BLOCKS_MAX: Final = 10_000
 """Compiled blocks kept; one connection's plan is far smaller, a reload replaces it."""
+
+_REQUEST_PDU_BYTES: Final = 5
+"""Function code, first cell, number of cells: section 6.1."""
+_REPLY_HEAD_BYTES: Final = 2
+"""Function code and byte count, before the data."""
+_CONNECT_ROUND_TRIPS: Final[Mapping[Transport, int]] = {
+    Transport.TCP: 1,
+    Transport.TLS: 3,  # TLS 1.2 takes two: RFC 5246, 7.3
+    Transport.RTU: 0,
+    Transport.RTU_TCP: 1,
+}
 
 _REQUESTS: Final[Mapping[str, type[ModbusPDU]]] = {
     "coil": ReadCoilsRequest,
@@ -84,6 +106,11 @@ class ModbusDriver:
     def limits(conn: str, area: str) -> Limits:
         """What `conn` allows, in registers or in bits."""
         return modbus_syntax.parse_conn(conn).limits(area)
+
+    @staticmethod
+    def timing(conn: str) -> LineTiming:
+        """What a request takes, one at a time: the framing, the line and the pauses of `conn`."""
+        return line_timing(modbus_syntax.parse_conn(conn))
 
     @property
     def frames(self) -> Frames | None:
@@ -180,6 +207,29 @@ def read_timeout_s(conn: ModbusConn) -> float:
     else:
         once_s = timeout_s + pause_s
     return (conn.retries + 1) * once_s + conn.pause_after_connect_ms / 1000
+
+
+def line_timing(conn: ModbusConn) -> LineTiming:
+    """The frames and times of requests, of which a line carries one at a time.
+
+    Through TCP no silence is waited for unless something went wrong (`modbus_rtu`).
+    """
+    rtu = conn.transport in {Transport.RTU, Transport.RTU_TCP}
+    framing_bytes = FRAMING_BYTES if rtu else HEADER_BYTES
+    serial = conn.transport is Transport.RTU
+    again = conn.close_after_scan
+    return LineTiming(
+        cell="register",
+        cell_bits=REGISTER_BITS,
+        bit_areas=BIT_AREAS,
+        request_bytes=framing_bytes + _REQUEST_PDU_BYTES,
+        reply_bytes=framing_bytes + _REPLY_HEAD_BYTES,
+        character_s=conn.character_s,
+        silence_s=silence_s(conn) if serial else 0.0,
+        pause_s=conn.pause_ms / 1000,
+        connect_round_trips=_CONNECT_ROUND_TRIPS[conn.transport] if again else 0,
+        connect_pause_s=conn.pause_after_connect_ms / 1000 if again else 0.0,
+    )
 
 
 class _Prepared:

@@ -28,6 +28,8 @@ TRANSACTION_IDS: Final = 65_535
 """They count from 1 to here and start again. 0 is never sent: some servers put it into all."""
 
 _MBAP: Final = Struct(">HHHB")
+HEADER_BYTES: Final = _MBAP.size
+"""With the unit id; the PDU follows."""
 _LENGTH_MIN, _LENGTH_MAX = 3, 254
 """MBAP length: unit id and a PDU of 2 to 253 bytes."""
 FRAME_BYTES_MAX: Final = 260

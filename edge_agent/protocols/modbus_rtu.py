@@ -72,6 +72,8 @@ NOISE_BYTES_MAX: Final = FRAME_BYTES_MAX
 """Bytes of noise kept, for the error's text."""
 
 _CRC_BYTES: Final = 2
+FRAMING_BYTES: Final = 1 + _CRC_BYTES
+"""Unit id and checksum around a PDU."""
 _EXCEPTION_BYTES: Final = 5
 _OVERHEAD_BYTES: Final = 5
 """Unit, function, byte count and checksum around a reply's data."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from asyncua.common.shortcuts import Shortcuts
 from asyncua.crypto import security_policies, uacrypto
 
 from edge_agent.protocols.opcua_wire import published, status_name
+from edge_agent.text.reasons import reason_of
 
 # It logs what it raises, and more; our errors say the same, once. Even CRITICAL is used.
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
@@ -189,9 +189,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError):
-        if error.errno is not None and error.errno > 0:
-            return os.strerror(error.errno)
-        return str(error) or type(error).__name__
+        return reason_of(error)
     if isinstance(error, uacrypto.InvalidSignature):
         return "the server's signature is wrong: it has not the key of the certificate it shows"
     text = str(error)

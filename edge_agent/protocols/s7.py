@@ -36,11 +36,16 @@ from snap7.s7protocol import S7PDUType, S7Protocol, get_return_code_description
 
 from edge_agent.codec import REGISTER_BYTES, WIDTHS, BlockDecoder
 from edge_agent.errors import DeviceError, RefusedError, TransientError
-from edge_agent.model import Address, ByteOrder, Limits, ValueType
+from edge_agent.model import Address, ByteOrder, Limits, LineTiming, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import s7_syntax
 from edge_agent.protocols.base import Frames, Reply, WallClock
-from edge_agent.protocols.s7_syntax import PDU_BYTES_MAX, REPLY_HEADER_BYTES, S7Conn
+from edge_agent.protocols.s7_syntax import (
+    PDU_BYTES_MAX,
+    PDU_BYTES_MIN,
+    REPLY_HEADER_BYTES,
+    S7Conn,
+)
 
 STALE_JOBS_MAX: Final = 1_000
 """How many jobs ago a dropped reply may have been asked for; at one a second, 16 minutes."""
@@ -68,6 +73,8 @@ _TPDU_BYTES_LOG2: Final = 10
 
 _S7: Final = 0x32
 _PDU_HEADER_BYTES: Final = 12
+READ_JOB_BYTES: Final = 24
+"""The PDU of a job that reads one item: header 10, parameters 14."""
 _REFERENCES: Final = 65_536
 _SUCCESS: Final = 0xFF
 _OUT_OF_RANGE: Final = 0x05
@@ -115,6 +122,27 @@ class S7Driver:
     def limits(conn: str, area: str) -> Limits:  # noqa: ARG004  (the same in every area)
         """What `conn` allows, in bytes."""
         return s7_syntax.parse_conn(conn).limits()
+
+    @staticmethod
+    def timing(conn: str) -> LineTiming:  # noqa: ARG004  (the same on every connection)
+        """One job a block, one job at a time: true where the CPU grants the PDU of `conn`."""
+        return LineTiming(
+            cell="byte",
+            cell_bits=8,
+            request_bytes=_FRAME_BYTES_MIN + READ_JOB_BYTES,
+            reply_bytes=_FRAME_BYTES_MIN + REPLY_HEADER_BYTES,
+        )
+
+    @property
+    def hint(self) -> str:
+        """The `pdu` that `conn` should say: blocks are planned for more than the CPU grants."""
+        granted = 0 if self._wire is None else self._wire.data_bytes_max + REPLY_HEADER_BYTES
+        if not 0 < granted < self.conn.pdu:
+            return ""
+        return (
+            f"the CPU grants PDUs of {granted} bytes, and a request is planned for"
+            f" {self.conn.pdu}: write pdu={max(granted, PDU_BYTES_MIN)} into `conn`"
+        )
 
     async def connect(self) -> None:
         """Open a new connection in place of the old one, within ``timeout_s``."""

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import DeviceError, TransientError
-from edge_agent.model import Address, ValueType
+from edge_agent.model import Address, LineTiming, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols import conformance
-from edge_agent.protocols.base import Driver, Reply
+from edge_agent.protocols.base import Driver, Frames, Reply
 from edge_agent.protocols.conformance import NOW_MS, Check, Rig, ServerCheck
 from edge_agent.protocols.simulated import SimulatedDriver, signal
 
@@ -186,6 +186,24 @@ class LocatesOutside(SimulatedDriver):
         return Address(where.area, where.offset - len(conn))
 
 
+class TakesNoTime(SimulatedDriver):
+    """Its replies would be there before they are sent."""
+
+    @staticmethod
+    def timing(conn: str) -> LineTiming:
+        return LineTiming("cell", 16, 8, 8, pause_s=-1.0)
+
+
+class OtherFrames(SimulatedDriver):
+    """Tells frames of other sizes than it sends."""
+
+    frames = Frames(b"12345", b"1234567")
+
+    @staticmethod
+    def timing(conn: str) -> LineTiming:
+        return LineTiming("cell", 16, 5, 8)
+
+
 class OtherErrorsOnAConnection(SimulatedDriver):
     """A KeyError for a word that is no number."""
 
@@ -229,6 +247,8 @@ class ConnectsOnce(SimulatedDriver):
         (SaysNothing, "garbage_in_cells", "the ValueError says nothing"),
         (LocatesAnything, "bad_cells_are_value_errors", "must be a ValueError, and was taken"),
         (LocatesOutside, "good_cells_are_taken", "does not fit"),
+        (TakesNoTime, "good_cells_are_taken", "no request can take this"),
+        (OtherFrames, "one_tag_alone", "frames of (5, 7) bytes, timing says (5, 10)"),
         (OtherErrorsOnAConnection, "garbage_in_cells", "on sim://plant as BOOL: KeyError"),
         (Forever, "timeout_is_a_sensible_time", "timeout_s is inf"),
     ],

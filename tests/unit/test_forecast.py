@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent import forecast as module
-from edge_agent.bus_load import Verdict, Wire, cycles_s, frame_bytes, request_s, wire_of
+from edge_agent.bus_load import Verdict, cycles_s, frame_bytes, line_s, request_s
 from edge_agent.forecast import (
     RAW_BYTES,
     RAW_BYTES_COMPRESSED,
@@ -22,10 +22,9 @@ from edge_agent.forecast import (
     forecast,
 )
 from edge_agent.journal import entry, journal, room
-from edge_agent.model import Tag, ValueType
+from edge_agent.model import LineTiming, Tag, ValueType, timing_of
 from edge_agent.planner import Block, plan
 from edge_agent.protocols import load
-from edge_agent.protocols.modbus_syntax import parse_conn
 from edge_agent.schedule import EARLY_S, Schedule
 from edge_agent.settings import JournalSettings, PostgresSettings
 
@@ -56,6 +55,12 @@ def look(
     )
 
 
+def timing(conn: str, protocol: str = "modbus") -> LineTiming:
+    found = timing_of(load(protocol), conn)
+    assert found is not None
+    return found
+
+
 # -- frames and time ---------------------------------------------------------------------------
 
 
@@ -75,10 +80,17 @@ def test_frames_have_the_sizes_of_the_specification(
 ) -> None:
     """Request and reply with an MBAP header, and with unit id and CRC."""
     block = Block(1, area, 0, count, (), ())
-    assert frame_bytes(block, wire_of("tcp://h")) == tcp
-    assert frame_bytes(block, wire_of("tcp+tls://h")) == tcp
-    assert frame_bytes(block, wire_of("rtu:///dev/ttyUSB0")) == rtu
-    assert frame_bytes(block, wire_of("rtu+tcp://h:4001")) == rtu
+    assert frame_bytes(block, timing("tcp://h")) == tcp
+    assert frame_bytes(block, timing("tcp+tls://h")) == tcp
+    assert frame_bytes(block, timing("rtu:///dev/ttyUSB0")) == rtu
+    assert frame_bytes(block, timing("rtu+tcp://h:4001")) == rtu
+
+
+@pytest.mark.parametrize(("count", "received"), [(1, 26), (222, 247), (942, 967)])
+def test_frames_of_s7_hold_the_pdu(count: int, received: int) -> None:
+    """TPKT and DT header, 7 bytes, around a job of 24 bytes and a reply of 18 with its data."""
+    block = Block(1, "DB1", 0, count, (), ())
+    assert frame_bytes(block, timing("s7://h", "s7")) == (31, received)
 
 
 @pytest.mark.parametrize(
@@ -86,37 +98,63 @@ def test_frames_have_the_sizes_of_the_specification(
     [
         ("rtu:///dev/ttyUSB0", 11 / 19_200 * 1e6, 3.5 * 11 / 19_200 * 1e6),
         ("rtu:///dev/ttyUSB0?baudrate=9600&parity=N", 10 / 9_600 * 1e6, 3.5 * 10 / 9_600 * 1e6),
-        ("rtu:///d?baudrate=9600&parity=n&stopbits=2", 11 / 9_600 * 1e6, 3.5 * 11 / 9_600 * 1e6),
+        ("rtu:///d?baudrate=9600&parity=N&stopbits=2", 11 / 9_600 * 1e6, 3.5 * 11 / 9_600 * 1e6),
+        ("rtu:///d?baudrate=20000", 550, 1_925),
         ("rtu:///d?baudrate=115200&parity=O", 11 / 115_200 * 1e6, 1_750),
-        ("rtu:///d?baudrate=fast&parity=&stopbits=-1", 11 / 19_200 * 1e6, 3.5 * 11 / 19_200 * 1e6),
-        ("rtu+tcp://h:4001?baudrate=9600", 0, 0),
+        ("rtu+tcp://h:4001", 0, 0),
         ("tcp://h:502?timeout_ms=500", 0, 0),
     ],
 )
 def test_a_serial_line_by_its_options(conn: str, character_us: float, silence_us: float) -> None:
-    """Start bit, 8 data bits, parity unless N, stop bits; 3.5 characters, 1.75 ms when fast."""
-    wire = wire_of(conn)
-    assert wire.character_s * 1e6 == pytest.approx(character_us)
-    assert wire.silence_s * 1e6 == pytest.approx(silence_us)
+    """Start bit, 8 data bits, parity unless N, stop bits; 3.5 characters, 1.75 ms at least."""
+    line = timing(conn)
+    assert line.character_s * 1e6 == pytest.approx(character_us)
+    assert line.silence_s * 1e6 == pytest.approx(silence_us)
 
 
 def test_time_of_a_request() -> None:
     """By hand: 10 registers at 9600 8N1 are 33 characters of 1.0417 ms, and 3.5 of silence."""
     block = Block(1, "holding", 0, 10, (), ())
-    serial = wire_of("rtu:///d?baudrate=9600&parity=N&pause_ms=20")
+    serial = timing("rtu:///d?baudrate=9600&parity=N")
     wire_s, work_s = request_s(block, serial, 0.005)
     assert wire_s == pytest.approx(36.5 * 10 / 9_600)
-    assert work_s == pytest.approx(wire_s + 0.005 + 0.020)
+    assert work_s == pytest.approx(wire_s + 0.005)
     # A device can't answer before the silence that ends the request.
-    assert request_s(block, serial, 0.0)[1] == pytest.approx(wire_s + 35 / 9_600 + 0.020)
-    assert request_s(block, wire_of("tcp://h?pause_ms=7"), 0.005) == (0.005, 0.012)
+    assert request_s(block, serial, 0.0)[1] == pytest.approx(wire_s + 35 / 9_600)
+    # The silence before the next request passes within the pause.
+    paused = timing("rtu:///d?baudrate=9600&parity=N&pause_ms=20")
+    assert request_s(block, paused, 0.005) == pytest.approx((wire_s, 330 / 9_600 + 0.005 + 0.020))
+    assert request_s(block, timing("tcp://h?pause_ms=7"), 0.005) == (0.005, 0.012)
+    assert request_s(block, timing("s7://h", "s7"), 0.005) == (0.005, 0.005)
 
 
-def test_a_connection_for_each_scan_costs_a_round_trip() -> None:
-    """`close_after_scan` as a driver may have it."""
-    assert wire_of("tcp://h?close_after_scan=true").reconnects
-    assert not wire_of("tcp://h?close_after_scan=false").reconnects
-    assert wire_of("tcp://h") == Wire(7)
+@pytest.mark.parametrize("conn", ["tcp://h?pause_ms=7", "rtu:///d?baudrate=9600&pause_ms=20"])
+def test_what_is_not_the_devices_own_time(conn: str) -> None:
+    """A device that takes longer than a line's silence has the rest of a request for itself."""
+    block = Block(1, "holding", 0, 10, (), ())
+    _, work_s = request_s(block, timing(conn), 0.030)
+    assert work_s - line_s(block, timing(conn)) == pytest.approx(0.030)
+
+
+@pytest.mark.parametrize(
+    ("conn", "wire_ms", "work_ms"),
+    [
+        ("tcp://h", 5, 5),
+        ("tcp://h?close_after_scan=true", 10, 10),
+        ("tcp://h?close_after_scan=true&pause_after_connect_ms=50", 10, 60),
+        ("tcp://h?close_after_scan=false&pause_after_connect_ms=50", 5, 5),
+        ("tcp+tls://h?close_after_scan=true", 20, 20),
+    ],
+)
+def test_a_connection_for_each_scan_costs_connecting(
+    conn: str, wire_ms: float, work_ms: float
+) -> None:
+    """A round trip, three with TLS, and the pause that follows; nothing where it is kept."""
+    (one,) = look([tag("hr:0", conn)]).connections
+    (scan_class,) = one.classes
+    assert scan_class.wire_s * 1000 == pytest.approx(wire_ms)
+    assert scan_class.work_s * 1000 == pytest.approx(work_ms)
+    assert scan_class.cycle_s * 1000 == pytest.approx(work_ms)
 
 
 # -- counts ------------------------------------------------------------------------------------
@@ -136,9 +174,10 @@ def test_requests_bytes_and_registers_are_counted() -> None:
     (connection,) = look(tags).connections
     fast, slow = connection.classes
     assert (fast.period_ms, fast.tags, fast.requests) == (200, 3, 2)
-    assert (fast.registers_wanted, fast.registers_read, fast.bits_read) == (3, 7, 0)
+    assert connection.cell == "register"
+    assert (fast.cells_wanted, fast.cells_read, fast.bits_read) == (3, 7, 0)
     assert (fast.bytes_sent, fast.bytes_received) == (24, 9 + 12 + 9 + 2)
-    assert (slow.registers_wanted, slow.registers_read) == (1, 1)
+    assert (slow.cells_wanted, slow.cells_read) == (1, 1)
     assert (slow.bits_wanted, slow.bits_read) == (2, 10)
     assert (slow.bytes_sent, slow.bytes_received) == (24, 9 + 2 + 9 + 2)
     assert connection.requests_per_s == Fraction(10) + Fraction(20, 7)
@@ -156,6 +195,59 @@ def test_of_other_protocols_only_rows_are_told() -> None:
     assert result.verdict is None
     assert result.rows_per_s == 4
     assert look([*tags, tag("hr:0")]).verdict is Verdict.FITS
+
+
+def s7(address: str, conn: str = "s7://10.0.0.1", **changes: object) -> Tag:
+    return tag(address, conn, protocol="s7", **changes)
+
+
+def test_s7_has_a_verdict_too() -> None:
+    """Bytes are counted; blocks are as large as the PDU, and a row too many is named."""
+    (one,) = look([s7("DB1.DBW0"), s7("DB1.DBW10"), s7("M0.3", type=ValueType.BOOL)]).connections
+    (scan_class,) = one.classes
+    assert (one.cell, one.verdict) == ("byte", Verdict.FITS)
+    assert (scan_class.requests, scan_class.cells_wanted, scan_class.cells_read) == (2, 5, 13)
+    assert (scan_class.bytes_sent, scan_class.bytes_received) == (62, 25 + 12 + 25 + 1)
+    assert scan_class.work_s == pytest.approx(0.010)
+    words = [f"DB1.DBW{2 * at}" for at in range(462)]
+    for pdu, requests in ((240, 5), (480, 2), (960, 1)):
+        conn = f"s7://10.0.0.1?pdu={pdu}"
+        (one,) = look([s7(address, conn) for address in words]).connections
+        assert one.requests_per_s == requests
+    many = [s7(f"DB{at}.DBW0", period_ms=200) for at in range(1, 60)]
+    (one,) = look(many).connections
+    assert (one.verdict, one.breaks) == (Verdict.IMPOSSIBLE, many[40])
+
+
+class Untimed:
+    """A driver of others, from before there was `timing`."""
+
+    parse_conn = staticmethod(load("modbus").parse_conn)
+    parse_address = staticmethod(load("modbus").parse_address)
+    limits = staticmethod(load("modbus").limits)
+
+
+class Unknowing(Untimed):
+    """One that knows its timing on some connections only."""
+
+    @staticmethod
+    def timing(conn: str) -> LineTiming | None:
+        return timing("tcp://h") if conn.endswith("5020") else None
+
+
+def test_a_driver_need_not_tell_its_timing() -> None:
+    """Without it, or with None, rows are told and no verdict is made."""
+    fast, slow = tag("hr:0", "tcp://h:5020"), tag("hr:0", "tcp://h:502")
+    for driver, verdicts in ((Untimed, [None, None]), (Unknowing, [Verdict.FITS, None])):
+        result = forecast(
+            [fast, slow],
+            lambda _, driver=driver: driver,  # type: ignore[misc]
+            journal=JournalSettings(),
+            postgres=PostgresSettings(),
+            commit_interval_s=0.2,
+        )
+        assert [one.verdict for one in result.connections] == verdicts
+        assert result.rows_per_s == 2
 
 
 def test_tags_that_give_fewer_rows_are_counted() -> None:
@@ -183,6 +275,17 @@ def test_the_verdict_by_share_of_the_period(round_trip_s: float, verdict: Verdic
     assert result.verdict is verdict
     (connection,) = result.connections
     assert (connection.breaks is not None) == (verdict is Verdict.IMPOSSIBLE)
+
+
+def test_a_rounding_error_breaks_nothing() -> None:
+    """Forty times 5 ms are 200 ms, and twenty-eight are 70 % of them, though not as floats."""
+    tags = [tag(f"hr:{at * 200}", period_ms=200) for at in range(41)]
+    assert sum([0.005] * 40) > 0.2
+    counts = {28: Verdict.FITS, 29: Verdict.TIGHT, 40: Verdict.TIGHT, 41: Verdict.IMPOSSIBLE}
+    assert {count: look(tags[:count]).verdict for count in counts} == counts
+    # A class that is just done by itself is not, where a faster one takes its turns.
+    _, slow = cycles_s([(0.1, [0.06], 0.0), (0.2, [0.005] * 40, 0.0)])
+    assert slow > 0.2 + 0.06
 
 
 def test_the_row_that_breaks_a_connection() -> None:
@@ -319,13 +422,6 @@ def test_a_slow_tag_has_a_row_of_each_table_per_sample() -> None:
 
 
 # -- what it takes from elsewhere --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", ["", "?baudrate=9600", "?parity=N&stopbits=2", "?parity=O"])
-def test_a_serial_line_is_the_drivers(options: str) -> None:
-    """The same defaults, and the same time of a character."""
-    conn = f"rtu:///dev/ttyUSB0{options}"
-    assert wire_of(conn).character_s == pytest.approx(parse_conn(conn).character_s)
 
 
 def test_the_journals_numbers_are_the_journals() -> None:
