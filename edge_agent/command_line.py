@@ -1,11 +1,15 @@
-"""What every command line of ours does alike: exit codes, and how an error is told."""
+"""What every command line of ours does alike: exit codes, JSON, numbers, how an error is told."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
+
+import orjson
 
 from edge_agent.errors import ConfigError, EdgeAgentError
 
@@ -16,6 +20,23 @@ def prepare_output() -> None:
     """A terminal that can't show a character must not end a command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_json(document: object) -> None:
+    """Write one document to standard output, on a line of its own, for `--json`."""
+    print(orjson.dumps(document).decode())
+
+
+def whole(smallest: int, largest: int, allowed: str = "") -> Callable[[str], int]:
+    """A parser of whole numbers between two bounds; ``allowed`` says what these are."""
+    allowed = allowed or f"{smallest} to {largest}"
+
+    def parse(text: str) -> int:
+        if re.fullmatch("[0-9]{1,9}", text) and smallest <= int(text) <= largest:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: {allowed}")
+
+    return parse
 
 
 def exit_code(program: str, work: Callable[[], int]) -> int:

@@ -10,24 +10,28 @@ import argparse
 import asyncio
 from datetime import datetime
 
-import orjson
-
-from edge_agent.errors import ConfigError
+from edge_agent.command_line import print_json, whole
+from edge_agent.progress_bar import progress
 from edge_agent.settings import Settings
 from remote import history
 from remote.copying import ROWS_PER_SECOND_MIN, Throttle
 from remote.ends import both
 from remote.hours import Span, parse_time, shown
 from remote.portions import Job
-from remote.progress import progress
+
+ROWS_PER_SECOND_MAX = 999_999_999
+"""No database sends as many."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "--from", dest="first", metavar="TIME", help="default: the first day the edge has rows of"
+        "--from",
+        dest="first",
+        metavar="TIME",
+        help="begin here (default: with the first day that the edge has rows of)",
     )
-    parser.add_argument("--to", dest="last", metavar="TIME", help="default: now")
+    parser.add_argument("--to", dest="last", metavar="TIME", help="end here (default: now)")
     add_throttle(parser)
     parser.add_argument(
         "--restart", action="store_true", help="begin anew where the last one was cut short"
@@ -37,21 +41,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_throttle(parser: argparse.ArgumentParser) -> None:
     """Declare `--rows-per-second`."""
     parser.add_argument(
-        "--rows-per-second", type=int, metavar="N", help="copy no more than that; default: no limit"
+        "--rows-per-second",
+        type=whole(ROWS_PER_SECOND_MIN, ROWS_PER_SECOND_MAX),
+        metavar="N",
+        help="copy no more than that (default: no limit)",
     )
 
 
 def throttle_of(options: argparse.Namespace) -> Throttle | None:
-    """The throttle that `--rows-per-second` asks for. Raises ``ConfigError``."""
+    """The throttle that `--rows-per-second` asks for."""
     rate: int | None = options.rows_per_second
-    if rate is None:
-        return None
-    if rate < ROWS_PER_SECOND_MIN:
-        raise ConfigError(
-            f"--rows-per-second {rate}: allowed: {ROWS_PER_SECOND_MIN} or more",
-            hint="leave it away for no limit",
-        )
-    return Throttle(rate)
+    return None if rate is None else Throttle(rate)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -90,7 +90,7 @@ async def _run(
             if not options.json:
                 print(f"{copied.rows:,} rows read, {copied.new:,} of them were new at the remote")
     if options.json:
-        print(orjson.dumps(facts).decode())
+        print_json(facts)
     return 0
 
 

@@ -78,10 +78,22 @@ def _common(parser: argparse.ArgumentParser, *, before: bool) -> None:
     parser.add_argument(
         "--config", type=Path, default=unset, metavar="FILE", help="settings (docs/settings.md)"
     )
-    parser.add_argument("--edge-dsn", default=unset, metavar="DSN", help="remote.edge_dsn")
-    parser.add_argument("--remote-dsn", default=unset, metavar="DSN", help="remote.remote_dsn")
-    parser.add_argument("--name", default=unset, help="remote.name: which edge this is")
-    parser.add_argument("--json", action="store_true", default=flag, help="for programs")
+    parser.add_argument(
+        "--edge-dsn",
+        default=unset,
+        metavar="DSN",
+        help="the edge's database (default: remote.edge_dsn)",
+    )
+    parser.add_argument(
+        "--remote-dsn",
+        default=unset,
+        metavar="DSN",
+        help="the remote's database (default: remote.remote_dsn)",
+    )
+    parser.add_argument("--name", default=unset, help="which edge this is (default: remote.name)")
+    parser.add_argument(
+        "--json", action="store_true", default=flag, help="as one line of JSON, for programs"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

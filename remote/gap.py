@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from edge_agent.postgres.sql_files import queries
+from edge_agent.progress_bar import progress
 from remote import history
 from remote.comparison import Comparison, Task
 from remote.copying import Throttle, copy
 from remote.ends import End
 from remote.hours import HOUR, MINUTE, Span, floor, shown
-from remote.progress import progress
 from remote.reconcile import SETTLED_S, Outcome, reconcile
 from remote.steps import Step
 from remote.subscription import find_slot, subscription_name

@@ -26,11 +26,11 @@ import asyncpg
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.postgres.connection import transaction
 from edge_agent.postgres.sql_files import queries
+from edge_agent.progress_bar import Show
 from remote.copying import Throttle, rows_of, stage
 from remote.ends import End
 from remote.hours import DAY, HOUR, Span, ceiling, day_number, floor, joined, shown, split
 from remote.portions import ROWS_PER_PORTION, Copied, Job, Portions, midnight
-from remote.progress import Show
 
 THROTTLED_PORTION_S = 60
 """With a throttle a portion is smaller: about this long at the rate that is allowed."""

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from edge_agent.errors import ConfigError
+from edge_agent.command_line import print_json, whole
+from edge_agent.progress_bar import Show, progress
 from edge_agent.settings import Settings
 from remote.comparison import Comparison, Difference, Rows, Task
 from remote.ends import End, both, clock_problem, clock_skew_s, refuse
 from remote.history import lock, refresh, require_setup
 from remote.hours import HOUR, Span, shown, split
-from remote.progress import Show, progress
 from remote.sums import devices
 
 HOURS_DEFAULT = 3
@@ -64,10 +64,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
         "--hours",
-        type=int,
+        type=whole(1, HOURS_MAX),
         default=HOURS_DEFAULT,
         metavar="N",
-        help=f"how far back; the hour that this falls into is whole; default: {HOURS_DEFAULT}",
+        help=f"how far back; the hour that this falls into is whole (default: {HOURS_DEFAULT})",
     )
     parser.add_argument(
         "--delete-extra",
@@ -78,11 +78,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Compare and repair, or with `--dry-run` compare only."""
-    if not 1 <= options.hours <= HOURS_MAX:
-        raise ConfigError(f"--hours {options.hours}: allowed: 1 to {HOURS_MAX}")
     outcome = asyncio.run(_run(options, settings))
     if options.json:
-        print(orjson.dumps(document(outcome)).decode())
+        print_json(document(outcome))
     else:
         print_outcome(outcome)
     return 1 if outcome.left else 0
@@ -185,8 +183,8 @@ def _table(differences: Sequence[Difference], *, repaired: bool) -> Table:
     for each in differences:
         table.add_row(
             shown(each.hour),
-            each.site,
-            each.device,
+            Text(each.site),
+            Text(each.device),
             f"{each.edge_rows:,}",
             f"{each.remote_rows:,}",
             _verdict(each.rows, repaired=repaired),

@@ -60,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flavour",
         choices=("auto", *FLAVOURS),
-        help="of a remote without schema; default: postgres.flavour of the settings",
+        help="of a remote without schema (default: postgres.flavour)",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+from collections.abc import Iterator
 from datetime import datetime
 
 import orjson
@@ -16,6 +17,8 @@ from rich.text import Text
 from edge_agent.settings import Settings
 from remote.state import ReplicationStatus, look
 
+NAME_WIDTH = len("subscription")
+"""The longest name of a fact."""
 WATCH_INTERVAL_S = 2.0
 """A look takes one second of it."""
 
@@ -33,8 +36,17 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print(line(status))
     else:
-        Console(highlight=False).print(table(status))
+        show(status, Console(highlight=False))
     return 1 if status.problems else 0
+
+
+def show(status: ReplicationStatus, console: Console) -> None:
+    """A table on a terminal; in a file or a pipe a line for each fact, however long."""
+    if console.is_terminal:
+        console.print(table(status))
+        return
+    for name, text in facts(status):
+        console.print(f"{name:{NAME_WIDTH}}  {text}", soft_wrap=True, markup=False)
 
 
 def _watch(settings: Settings, *, as_json: bool) -> int:
@@ -64,36 +76,37 @@ def line(status: ReplicationStatus) -> str:
 
 
 def table(status: ReplicationStatus) -> Table:
-    """The status for people."""
+    """The facts on a terminal."""
     grid = Table.grid(padding=(0, 2))
+    for name, text in facts(status):
+        grid.add_row(Text(name, "bold red" if name == "problem" else ""), Text(text))
+    return grid
+
+
+def facts(status: ReplicationStatus) -> Iterator[tuple[str, str]]:
+    """The status for people, each fact under its name."""
     count = len(status.problems)
     verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "replicates"
-    grid.add_row("edge", f"{status.name}: {verdict}")
-    grid.add_row("lag", f"{_seconds(status.lag_s)}, {_bytes(status.lag_bytes)}")
+    yield "edge", f"{status.name}: {verdict}"
+    yield "lag", f"{_seconds(status.lag_s)}, {_bytes(status.lag_bytes)}"
     active = _word(status.slot_active, "active", "not active")
-    grid.add_row("slot", f"{active}, WAL {status.wal_status or 'unknown'}")
+    yield "slot", f"{active}, WAL {status.wal_status or 'unknown'}"
     hours = status.wal_budget_hours
-    grid.add_row(
+    yield (
         "WAL budget",
         f"{_bytes(status.wal_budget_bytes)}"
         + (f", {hours:.1f} hours at {_bytes(status.wal_bytes_per_s)}/s" if hours else ""),
     )
-    grid.add_row(
-        "subscription",
-        f"{_word(status.enabled, 'enabled', 'disabled')}, worker {status.worker_pid or 'none'}, "
-        f"{_word(status.copied, 'copied', 'copying')}",
-    )
-    grid.add_row(
-        "errors",
-        f"apply {_number(status.apply_errors)}, copy {_number(status.sync_errors)}, "
-        f"rows refused {_number(status.refused_rows)}",
-    )
-    grid.add_row("newest row", f"edge {_time(status.edge_newest)}")
-    grid.add_row("", f"remote {_time(status.remote_newest)}")
-    grid.add_row("clock", _clock(status.clock_skew_s))
-    for problem in status.problems:
-        grid.add_row(Text("problem", style="bold red"), Text(problem))
-    return grid
+    enabled = _word(status.enabled, "enabled", "disabled")
+    copied = _word(status.copied, "copied", "copying")
+    yield "subscription", f"{enabled}, worker {status.worker_pid or 'none'}, {copied}"
+    apply, copy = _number(status.apply_errors), _number(status.sync_errors)
+    refused = _number(status.refused_rows)
+    yield "errors", f"apply {apply}, copy {copy}, rows refused {refused}"
+    yield "newest row", f"edge {_time(status.edge_newest)}"
+    yield "", f"remote {_time(status.remote_newest)}"
+    yield "clock", _clock(status.clock_skew_s)
+    yield from (("problem", problem) for problem in status.problems)
 
 
 def _word(value: bool | None, yes: str, no: str) -> str:

@@ -9,20 +9,20 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from edge_agent.address_map.cells import (
     PERIOD_MS_MAX,
     PERIOD_MS_MIN,
     TEXT_CHARS_MAX,
+    label,
     name,
 )
-from edge_agent.cli.options import add_out, check_free, write_map
-from edge_agent.cli.words import Once, whole
+from edge_agent.cli.options import add_json, add_out, check_free, write_map
+from edge_agent.cli.words import Once, cell
+from edge_agent.command_line import DONE, print_json, whole
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.importers.names import DistinctNames, valid_name
 from edge_agent.model import Tag
+from edge_agent.progress_bar import progress
 from edge_agent.settings import Settings
 from edge_agent.text.counts import counted
 
@@ -33,6 +33,7 @@ NODES_MAX_DEFAULT = 100_000
 """Some minutes of browsing; more than any Pi polls."""
 NODES_MAX_MAX = 10_000_000
 PERIOD_MS_DEFAULT = 1_000
+FOR_COLUMN = "for the column of that name (default: %(default)s)"
 TOP_DEVICE = "Objects"
 """Device of variables that belong to no object."""
 
@@ -41,15 +42,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("conn", metavar="CONN", help="for example opc.tcp://10.0.0.5:4840")
     add_out(parser)
-    parser.add_argument("--site", action=Once, default="SITE", help="for the column of that name")
-    parser.add_argument("--line", action=Once, default="LINE", help="for the column of that name")
+    parser.add_argument("--site", action=Once, default="SITE", help=FOR_COLUMN)
+    parser.add_argument("--line", action=Once, default="LINE", help=FOR_COLUMN)
     parser.add_argument(
         "--period-ms",
         action=Once,
         type=whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
         default=PERIOD_MS_DEFAULT,
         metavar="MS",
-        help=f"for the column of that name; {PERIOD_MS_DEFAULT} by default",
+        help=FOR_COLUMN,
     )
     parser.add_argument(
         "--max-nodes",
@@ -57,8 +58,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=whole(1, NODES_MAX_MAX),
         default=NODES_MAX_DEFAULT,
         metavar="N",
-        help=f"stop after so many nodes; {NODES_MAX_DEFAULT} by default",
+        help="stop after so many nodes (default: %(default)s)",
     )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
@@ -67,29 +69,43 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
 
     try:
         opcua_syntax.parse_conn(options.conn)
-        site = name(options.site)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    site, line = cell("--site", options.site, name), cell("--line", options.line, label)
     check_free(options)
-    console = Console(stderr=True, highlight=False)
-    with _bar(console) as bar:
-        task = bar.add_task("walking", total=None, found=0)
+    with progress("browse") as show:
 
-        def progress(visited: int, known: int, found: int) -> None:
-            bar.update(task, completed=visited, total=known, found=found)
+        def tell(visited: int, known: int, found: int) -> None:
+            # How many there are nobody knows before the last one.
+            show(
+                None,
+                f"{counted(visited, 'node')} visited, {known - visited:,} more known,"
+                f" {counted(found, 'variable')}",
+            )
 
         walk = asyncio.run(
-            opcua_browse.walk(options.conn, nodes_max=options.max_nodes, progress=progress)
+            opcua_browse.walk(options.conn, nodes_max=options.max_nodes, progress=tell)
         )
-    tags, left_out = _tags(walk.variables, options, site)
+    tags, left_out = _tags(walk.variables, options, site, line)
     if not tags:
         raise TransientError(f"{options.conn}: no numbers and no Booleans below Objects")
     write_map(options, tags)
     _report(options, walk, len(tags), left_out)
-    return 0
+    return DONE
 
 
 def _report(options: argparse.Namespace, walk: Walk, written: int, left_out: int) -> None:
+    if options.json:
+        facts = {
+            "ok": True,
+            "out": str(options.out),
+            "rows": written,
+            "left_out": left_out,
+            "visited": walk.visited,
+            "complete": walk.complete,
+        }
+        print_json(facts)
+        return
     visited = counted(walk.visited, "node")
     print(f"{options.out}: {counted(written, 'tag')}; {visited} of {options.conn} visited")
     if left_out:
@@ -104,21 +120,8 @@ def _report(options: argparse.Namespace, walk: Walk, written: int, left_out: int
         )
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("nodes, {task.fields[found]} variables"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
-
-
 def _tags(
-    variables: Sequence[Variable], options: argparse.Namespace, site: str
+    variables: Sequence[Variable], options: argparse.Namespace, site: str, line: str
 ) -> tuple[list[Tag], int]:
     """A tag for each variable that has room in a map, and how many have none."""
     tags = []
@@ -132,7 +135,7 @@ def _tags(
         tags.append(
             Tag(
                 site=site,
-                line=options.line,
+                line=line,
                 device=device,
                 tag=names.take(device, tag),
                 protocol="opcua",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-import orjson
-
 from edge_agent import protocols
-from edge_agent.cli.options import add_map, load_map_or_tell
-from edge_agent.command_line import DONE, WRONG_INPUT
+from edge_agent.cli.options import add_json, add_map, load_map_or_tell
+from edge_agent.command_line import DONE, WRONG_INPUT, print_json
 from edge_agent.planner import plan
 from edge_agent.settings import Settings
 from edge_agent.text.counts import counted
@@ -17,7 +15,7 @@ from edge_agent.text.counts import counted
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_map(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
@@ -37,7 +35,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
         "problems": [],
     }
     if options.json:
-        print(orjson.dumps(facts).decode())
+        print_json(facts)
     else:
         print(
             f"{options.map}: valid; {counted(len(found.tags), 'tag')} of"

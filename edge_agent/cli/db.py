@@ -9,8 +9,8 @@ import argparse
 import asyncio
 import dataclasses
 
-import orjson
-
+from edge_agent.cli.options import add_json
+from edge_agent.command_line import print_json
 from edge_agent.errors import ConfigError
 from edge_agent.postgres import database
 from edge_agent.postgres.sql_files import FLAVOURS
@@ -19,14 +19,19 @@ from edge_agent.settings import PostgresSettings, Settings
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("action", choices=("init", "status"))
-    parser.add_argument("--dsn", help="database to work on; default: postgres.dsn")
+    parser.add_argument(
+        "action",
+        choices=("init", "status"),
+        metavar="init|status",
+        help="apply what is missing or has changed, or say how it stands",
+    )
+    parser.add_argument("--dsn", help="database to work on (default: postgres.dsn)")
     parser.add_argument(
         "--flavour",
         choices=("auto", *FLAVOURS),
-        help="schema with or without TimescaleDB; default: postgres.flavour",
+        help="schema with or without TimescaleDB (default: postgres.flavour)",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -34,7 +39,10 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     configured = settings.postgres.dsn
     dsn = options.dsn or (configured.get_secret_value() if configured else None)
     if dsn is None:
-        raise ConfigError("no database given", hint="--dsn postgresql://owner@host/database")
+        raise ConfigError(
+            "no database given",
+            hint="--dsn postgresql://owner@host/database, or set postgres.dsn",
+        )
     flavour = options.flavour or settings.postgres.flavour
     command = _init if options.action == "init" else _status
     return command(dsn, flavour, settings.postgres, as_json=options.json)
@@ -43,7 +51,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 def _init(dsn: str, flavour: str, settings: PostgresSettings, *, as_json: bool) -> int:
     report = asyncio.run(database.init(dsn, flavour=flavour, settings=settings))
     if as_json:
-        print(orjson.dumps(report).decode())
+        print_json(report)
         return 0
     print(f"flavour    {report.flavour} ({report.reason})")
     for name in report.applied:
@@ -57,7 +65,7 @@ def _status(dsn: str, flavour: str, settings: PostgresSettings, *, as_json: bool
     state = asyncio.run(database.status(dsn, flavour=flavour, settings=settings))
     if as_json:
         fields = dataclasses.asdict(state) | {"problems": state.problems}
-        print(orjson.dumps(fields).decode())
+        print_json(fields)
         return 1 if state.problems else 0
     print(f"PostgreSQL {state.server_version}, flavour {state.flavour}")
     for file in state.files:

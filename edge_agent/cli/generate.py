@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from edge_agent.cards_file import CardsError
-from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
+from edge_agent.cli.options import add_json, add_map, inputs_of, load_map_or_tell
 from edge_agent.cli.words import place
-from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT, print_json
 from edge_agent.generate.files import Outcome, prepare, write
 from edge_agent.generate.renderers import DASHBOARD
 from edge_agent.generate.subject import Subject, not_carried
@@ -38,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write nothing; exit code 1 if a file would change",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
@@ -54,7 +52,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         if not options.json:
             raise
         problems = [{"file": DASHBOARD, **problem.as_dict()} for problem in error.problems]
-        print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        print_json({"ok": False, "problems": problems})
         return WRONG_INPUT
     if not options.check:
         for file in outcome.files:
@@ -62,7 +60,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
                 check_not_input(options.out / file.name, inputs_of(options))
         write(outcome, options.out)
     if options.json:
-        print(orjson.dumps(_as_dict(outcome, check=options.check)).decode())
+        print_json(_as_dict(outcome, check=options.check))
     else:
         _show(outcome, options.out, check=options.check)
     stale = options.check and any(file.changed for file in outcome.files)

@@ -5,26 +5,22 @@ from __future__ import annotations
 import argparse
 import re
 import stat
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import orjson
-from rich.box import ROUNDED
 from rich.console import Console
-from rich.table import Table
 
 from edge_agent import protocols
 from edge_agent.address_map import FILE_BYTES_MAX
 from edge_agent.address_map.cells import PERIOD_MS_MAX, PERIOD_MS_MIN, UNIT_ID_MAX, label, name
-from edge_agent.cli.options import add_out, check_free, write_map
-from edge_agent.cli.tables import aligned
-from edge_agent.cli.words import Once, whole
-from edge_agent.command_line import DONE, WRONG_INPUT
+from edge_agent.cli.options import add_json, add_out, check_free, write_map
+from edge_agent.cli.tables import Grid
+from edge_agent.cli.words import Once, cell
+from edge_agent.command_line import DONE, WRONG_INPUT, print_json, whole
 from edge_agent.errors import ConfigError
-from edge_agent.importers import KINDS, OUTCOMES, Defaults, Finding, Imported, Outcome, convert
+from edge_agent.importers import KINDS, OUTCOMES, Defaults, Imported, Outcome, convert
 from edge_agent.importers.addresses import protocol_of
 from edge_agent.settings import Settings
 from edge_agent.text.counts import counted
@@ -51,14 +47,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action=Once,
         choices=sorted(KINDS),
         metavar="KIND",
-        help=f"{', '.join(KINDS)}; found out by the contents unless it is given",
+        help=f"{', '.join(KINDS)} (default: what the contents look like)",
     )
     parser.add_argument("--site", action=Once, help="of rows for which the file says none")
     parser.add_argument("--line", action=Once, help="of rows for which the file says none")
     parser.add_argument(
         "--device",
         action=Once,
-        help="of rows for which the file says none; the file's name by default",
+        help="of rows for which the file says none (default: the file's name)",
     )
     parser.add_argument(
         "--conn",
@@ -73,16 +69,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action=Once,
         type=whole(0, UNIT_ID_MAX),
         metavar="N",
-        help="of rows for which the file says none; 1 by default",
+        help="of rows for which the file says none (default: 1)",
     )
     parser.add_argument(
         "--period-ms",
         action=Once,
         type=whole(PERIOD_MS_MIN, PERIOD_MS_MAX),
         metavar="MS",
-        help="of rows for which the file says none; 1000 by default",
+        help="of rows for which the file says none (default: 1000)",
     )
-    parser.add_argument("--json", action="store_true", help="the report for programs")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
@@ -97,7 +93,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
     if imported.tags:
         write_map(options, imported.tags)
     if options.json:
-        print(orjson.dumps(as_dict(imported, options.out), option=orjson.OPT_INDENT_2).decode())
+        print_json(as_dict(imported, options.out))
     else:
         _show(imported, options.file, options.out)
     return DONE if imported.tags else WRONG_INPUT
@@ -121,12 +117,7 @@ def _defaults(options: argparse.Namespace) -> Defaults:
         text = getattr(options, column)
         if text is None:
             continue
-        try:
-            given[column] = check(text)
-        except ValueError as error:
-            raise ConfigError(f"--{column} {text!r}: {error}") from error
-        if not given[column]:
-            raise ConfigError(f"--{column} is empty; leave it out, or write a name")
+        given[column] = cell(f"--{column}", text, check)
     conns = _conns(options.conn)
     return Defaults(
         **given,
@@ -190,8 +181,12 @@ def _bytes_of(path: Path) -> bytes:
 def _show(imported: Imported, source: Path, out: Path) -> None:
     """The report on standard error, line by line."""
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    grid = Grid("", _COLUMNS, frozenset())
+    for finding in imported.findings:
+        cells = (str(finding.place), finding.what, str(finding.outcome), finding.reason)
+        grid.add(*cells, style=_STYLES[finding.outcome])
     if imported.findings:
-        _table(console, imported.findings)
+        grid.show(console)
     counts = Counter(finding.outcome for finding in imported.findings)
     for outcome, meaning in OUTCOMES.items():
         if counts[outcome]:
@@ -204,19 +199,3 @@ def _show(imported: Imported, source: Path, out: Path) -> None:
 
 
 _COLUMNS: Final = ("place", "what", "outcome", "why")
-
-
-def _table(console: Console, findings: Sequence[Finding]) -> None:
-    """A table with lines on a terminal; in a file or a pipe words in columns."""
-    rows = [
-        (str(finding.place), finding.what, str(finding.outcome), finding.reason)
-        for finding in findings
-    ]
-    if console.is_terminal:
-        shown = Table(*_COLUMNS, box=ROUNDED)
-        for finding, row in zip(findings, rows, strict=True):
-            shown.add_row(*row, style=_STYLES[finding.outcome])
-        console.print(shown, soft_wrap=False)
-        return
-    for line in aligned(_COLUMNS, rows):
-        print(line, file=sys.stderr)

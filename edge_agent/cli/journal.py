@@ -8,47 +8,62 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+import stat
 import sys
 from collections.abc import Iterable
-from contextlib import closing, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any, TextIO
 
-import orjson
+from rich.console import Console
 
-from edge_agent.agent import JOURNAL_FILE
-from edge_agent.cli.options import add_common
+from edge_agent.cli.options import add_actions, add_json
+from edge_agent.command_line import DONE, FAILED, print_json
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Policy
 from edge_agent.journal.entries import samples_of
 from edge_agent.journal.file import JournalFile, lock
+from edge_agent.progress_bar import Show, progress
 from edge_agent.settings import Settings
 from edge_agent.text.counts import counted
 
+SUMMARIES = {
+    "status": "what is in it, per sink",
+    "check": "verify every page, checksum and sum; exit code 1 if one is wrong",
+    "export": "write what it holds as CSV to standard output",
+    "replay": "deliver a sink's quarantined samples once more",
+    "trim": "give up all that waits for a sink; it goes to the loss ledger",
+}
 WHAT = ("samples", "quarantine", "ledger")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    status = actions.add_parser("status", help="what is in it, per sink")
-    status.add_argument("--json", action="store_true", help="for programs")
-    actions.add_parser("check", help="verify every page, checksum and sum; exit code 1 if wrong")
-    export = actions.add_parser("export", help="write what it holds as CSV to standard output")
-    export.add_argument("what", nargs="?", choices=WHAT, default="samples")
-    replay = actions.add_parser("replay", help="deliver a sink's quarantined samples once more")
-    replay.add_argument("--sink", required=True)
-    trim = actions.add_parser(
-        "trim", help="give up all that waits for a sink; it goes to the loss ledger"
+    actions = add_actions(parser, SUMMARIES)
+    actions["export"].add_argument(
+        "what",
+        nargs="?",
+        choices=WHAT,
+        default=WHAT[0],
+        metavar="|".join(WHAT),
+        help="what waits for a sink, what one has refused for good, or what one will never get"
+        f" (default: {WHAT[0]})",
     )
-    trim.add_argument("--sink", required=True)
-    trim.add_argument("--yes", action="store_true", help="really")
-    for action in actions.choices.values():
-        add_common(action)
+    for name in ("replay", "trim"):
+        actions[name].add_argument(
+            "--sink", required=True, help="its name, as in `edge-agent journal status`"
+        )
+    actions["trim"].add_argument(
+        "--yes", action="store_true", help="do it; without it only say how many samples there are"
+    )
+    for name, action in actions.items():
+        if name != "export":
+            add_json(action)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Do one action on the journal in `data_dir`."""
-    path = settings.agent.data_dir / JOURNAL_FILE
+    path = settings.agent.journal_path
     if not path.exists():
         raise ConfigError(f"{path}: there is no journal", hint="--data-dir tells where it is")
     writing = options.action in ("replay", "trim")
@@ -90,8 +105,8 @@ def _status(file: JournalFile, options: argparse.Namespace) -> int:
         "sinks": sinks,
     }
     if options.json:
-        print(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
-        return 0
+        print_json(facts)
+        return DONE
     print(f"{file.path}: {counted(file.taken, 'sample')} taken of {len(file.series):,} series")
     print(f"{file.bytes_used / 1e6:,.1f} of {file.bytes_max / 1e6:,.0f} MB in use")
     for row in sinks:
@@ -99,49 +114,70 @@ def _status(file: JournalFile, options: argparse.Namespace) -> int:
             f"{row['sink']:10} delivered {row['delivered']:,}, waiting {row['pending']:,}, "
             f"quarantined {row['quarantined']:,}, lost {row['lost']:,}"
         )
-    return 0
+    return DONE
 
 
-def _check(file: JournalFile, options: argparse.Namespace) -> int:  # noqa: ARG001
-    faults = file.check()
-    for fault in faults:
-        print(fault)
-    if not faults:
+def _check(file: JournalFile, options: argparse.Namespace) -> int:
+    with progress("journal check") as show:
+        show(None, "every page")
+        faults = file.check(lambda share: show(share, "every entry"))
+    if options.json:
+        facts = {"ok": not faults, "path": str(file.path), "taken": file.taken, "faults": faults}
+        print_json(facts)
+    elif faults:
+        print("\n".join(faults))
+    else:
         are = "is" if file.taken == 1 else "are"
         print(f"{file.path}: sound; {counted(file.taken, 'sample')} {are} accounted for")
-    return 1 if faults else 0
+    return FAILED if faults else DONE
 
 
 def _export(file: JournalFile, options: argparse.Namespace) -> int:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    header, rows = {"samples": _samples, "quarantine": _quarantine, "ledger": _ledger}[
-        options.what
-    ](file)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return 0
+    with _progress_beside(sys.stdout) as show:
+        header, rows = {"samples": _samples, "quarantine": _quarantine, "ledger": _ledger}[
+            options.what
+        ](file, show)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return DONE
+
+
+def _progress_beside(output: TextIO) -> AbstractContextManager[Show]:
+    """A bar where the rows go to a file; lines beside a pipe, whose reader may need the terminal.
+
+    On a terminal the rows themselves show that it gets on.
+    """
+    if output.isatty():
+        return nullcontext(lambda *_: None)
+    try:
+        is_file = stat.S_ISREG(os.fstat(output.fileno()).st_mode)
+    except OSError:
+        is_file = False
+    console = Console(file=sys.stderr, force_terminal=None if is_file else False)
+    return progress("journal export", console)
 
 
 _SERIES = ("site", "line", "device", "tag", "unit")
 Rows = tuple[tuple[str, ...], Iterable[tuple[object, ...]]]
 
 
-def _samples(file: JournalFile) -> Rows:
+def _samples(file: JournalFile, show: Show) -> Rows:
     return ("sequence", "sinks", "ts_ms", *_SERIES, "value"), (
         (entry.batch.sequence, entry.sinks or "", ts_ms, *file.series[series_id], value)
-        for entry in file.export()
+        for entry in file.export(reach=lambda share: show(share, "of the entries"))
         for ts_ms, series_id, value in samples_of(entry.batch)
     )
 
 
-def _quarantine(file: JournalFile) -> Rows:
+def _quarantine(file: JournalFile, _: Show) -> Rows:
     return ("sink", "ts_ms", *_SERIES, "value", "reason"), (
         (sink, row.ts_ms, *file.series[row.series_id], row.value, row.reason)
         for sink, row in file.quarantine()
     )
 
 
-def _ledger(file: JournalFile) -> Rows:
+def _ledger(file: JournalFile, _: Show) -> Rows:
     unknown = ("",) * len(_SERIES)
     return ("sink", *_SERIES, "first_ts_ms", "last_ts_ms", "samples", "reason"), (
         (
@@ -165,8 +201,10 @@ def _known(file: JournalFile, sink: str) -> str:
 
 def _replay(file: JournalFile, options: argparse.Namespace) -> int:
     samples = file.replay(_known(file, options.sink))
-    print(f"{counted(samples, 'sample')} will be delivered to {options.sink} again")
-    return 0
+    text = f"{counted(samples, 'sample')} will be delivered to {options.sink} again"
+    if not samples:
+        text = f"nothing of {options.sink} is in quarantine"
+    return _tell(options, samples, text)
 
 
 def _trim(file: JournalFile, options: argparse.Namespace) -> int:
@@ -179,8 +217,17 @@ def _trim(file: JournalFile, options: argparse.Namespace) -> int:
             hint="repeat with --yes if that is meant; `journal export` saves them first",
         )
     samples = file.discard(sink, "trimmed by hand")
-    print(f"{counted(samples, 'sample')} given up for {sink}; `journal export ledger` shows them")
-    return 0
+    text = f"{counted(samples, 'sample')} given up for {sink}; `journal export ledger` shows them"
+    return _tell(options, samples, text)
+
+
+def _tell(options: argparse.Namespace, samples: int, text: str) -> int:
+    """Say of how many samples of a sink something was done."""
+    if options.json:
+        print_json({"ok": True, "sink": options.sink, "samples": samples})
+    else:
+        print(text)
+    return DONE
 
 
 _ACTIONS = {

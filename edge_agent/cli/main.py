@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from keyword import iskeyword
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from edge_agent import __version__, logs
 from edge_agent.cli.options import add_common, add_map, command_words, load_map
@@ -41,6 +44,10 @@ COMMANDS = {
 One whose name is a word of Python has an underscore behind it: `import_.py`.
 """
 
+OF_THE_RUNNING_MAP = {"map", "reload", "status"}
+"""Commands that ask the agent, and so take no map."""
+MAP_SUFFIXES = {".csv", ".xlsx"}
+
 OWN_SECTIONS = ("agent", "journal", "mqtt", "postgres", "influx", "store")
 """Of the settings; the others are those of `edge-remote` and `edge-dashboard`."""
 
@@ -65,12 +72,39 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = _parser(words)
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        text = f"unrecognized arguments: {' '.join(unknown)}"
-        if options.command and options.takes_map and not unknown[0].startswith("-"):
-            named = f"{command_words(options)} --map {shlex.quote(unknown[0])}"
-            text = f"{text}; an address map is named with --map: {named}"
-        parser.error(text)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_advice(options, unknown)}")
     return options
+
+
+def _advice(options: argparse.Namespace, unknown: Sequence[str]) -> str:
+    """What to say to words that nobody understood, if they are about a map."""
+    if options.command in OF_THE_RUNNING_MAP and any(map(_is_about_a_map, unknown)):
+        return (
+            f"; {command_words(options)} is about the map that the agent runs, and takes no other:"
+            " edge-agent plan --map FILE --against running compares one with it"
+        )
+    if options.command and options.takes_map and not unknown[0].startswith("-"):
+        named = f"{command_words(options)} --map {shlex.quote(unknown[0])}"
+        return f"; an address map is named with --map: {named}"
+    return ""
+
+
+def _is_about_a_map(word: str) -> bool:
+    return word == "--map" or Path(word).suffix.lower() in MAP_SUFFIXES
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says of a word that is no command what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.match(r"argument COMMAND: invalid choice: '([^']*)'", message):
+            [word] = wrong.groups()
+            near = get_close_matches(word, COMMANDS, 1)
+            if _is_about_a_map(word):
+                message += f"; to run a map: edge-agent --map {shlex.quote(word)}"
+            elif near:
+                message += f"; did you mean {near[0]}?"
+        super().error(message)
 
 
 def _daemon(options: argparse.Namespace, settings: Settings) -> int:
@@ -104,7 +138,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these words; only commands that stand among them have options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge-agent",
         description="Poll PLCs by an address map and deliver every sample. "
         "Without a command: the daemon.",

@@ -9,52 +9,50 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-import orjson
 from rich.console import Console
 
 from edge_agent import address_map, protocols
-from edge_agent.cli.options import add_common
+from edge_agent.cli.options import add_actions, add_json
 from edge_agent.cli.plan_against import show_rows
-from edge_agent.cli.reload import outcome
+from edge_agent.cli.reload import apply
 from edge_agent.cli.tables import aligned, clock
-from edge_agent.command_line import DONE
-from edge_agent.control_client import ControlClient
+from edge_agent.command_line import DONE, print_json, whole
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.reload.map_versions import MapVersions, Version
 from edge_agent.reload.preview import preview
 from edge_agent.settings import Settings
 
+SUMMARIES: Final = {
+    "history": "all versions, oldest first",
+    "show": "a version's file, to the byte, to standard output",
+    "diff": "what lies between two versions",
+    "rollback": "write a version into the map's file and apply it",
+}
 HASH_SHOWN: Final = 12
+VERSION_MAX: Final = 999_999_999
+"""Applied one a second, these are thirty years of maps."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and what each takes."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    history = actions.add_parser("history", help="all versions, oldest first")
-    history.add_argument("--json", action="store_true", help="everything, for programs")
-    show = actions.add_parser("show", help="a version's file, to the byte, to standard output")
-    show.add_argument("version", type=int, metavar="N")
-    diff = actions.add_parser("diff", help="what lies between two versions")
-    diff.add_argument("version", type=int, metavar="N")
-    diff.add_argument(
-        "other", type=int, nargs="?", metavar="M", help="the newer one (default: the newest)"
+    actions = add_actions(parser, SUMMARIES)
+    version = whole(1, VERSION_MAX, "the number of a version; `edge-agent map history` lists them")
+    for name in ("show", "diff", "rollback"):
+        actions[name].add_argument(
+            "version", type=version, metavar="N", help="its number in `edge-agent map history`"
+        )
+    actions["diff"].add_argument(
+        "other", type=version, nargs="?", metavar="M", help="the newer one (default: the newest)"
     )
-    diff.add_argument("--json", action="store_true", help="everything, for programs")
-    rollback = actions.add_parser(
-        "rollback", help="write a version into the map's file and apply it"
-    )
-    rollback.add_argument("version", type=int, metavar="N")
-    for action in actions.choices.values():
-        add_common(action)
+    for name in ("history", "diff", "rollback"):
+        add_json(actions[name])
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Do one action. Only `rollback` needs a running agent."""
     if options.action == "rollback":
-        client = ControlClient(settings.agent.data_dir)
-        print(outcome(client.post(f"/map/rollback/{options.version}")))
-        return DONE
+        return apply(f"/map/rollback/{options.version}", settings, as_json=options.json)
     if not settings.agent.data_dir.is_dir():
         raise ConfigError(
             f"{settings.agent.data_dir}: there is no such folder",
@@ -74,8 +72,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _history(versions: Sequence[Version], settings: Settings, *, as_json: bool) -> None:
     if as_json:
-        document = {"versions": [asdict(version) for version in versions]}
-        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json({"versions": [asdict(version) for version in versions]})
         return
     if not versions:
         print(f"no map was applied on {settings.agent.data_dir} yet", file=sys.stderr)
@@ -103,7 +100,7 @@ def _diff(
     after = _tags(versions, newest.version if other is None else other)
     found = preview(before, after, protocols.load, settings)
     if as_json:
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print_json(found)
     else:
         show_rows(Console(highlight=False, markup=False, soft_wrap=True), found)
 

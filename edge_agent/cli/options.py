@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import orjson
 
 from edge_agent import address_map, protocols
 from edge_agent.address_map import AddressMap, MapError
 from edge_agent.cli.words import Once
+from edge_agent.command_line import print_json
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
 from edge_agent.output_file import check_not_input, check_output, unwritable
@@ -44,6 +43,23 @@ def add_map(parser: argparse.ArgumentParser, default: str | None = argparse.SUPP
     parser.add_argument(
         "--map", type=Path, default=default, metavar="FILE", help="address map (.csv or .xlsx)"
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare `--json`."""
+    parser.add_argument("--json", action="store_true", help="as one line of JSON, for programs")
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, actions: Mapping[str, str]
+) -> dict[str, argparse.ArgumentParser]:
+    """Declare what a command can do, and what each is for; options of all may stand behind it."""
+    choices = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    found = {}
+    for name, summary in actions.items():
+        found[name] = choices.add_parser(name, help=summary, description=summary)
+        add_common(found[name])
+    return found
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -115,5 +131,5 @@ def load_map_or_tell(options: argparse.Namespace) -> AddressMap | None:
         if not options.json:
             raise
         problems = [problem.as_dict() for problem in error.problems]
-        print(orjson.dumps({"ok": False, "problems": problems}).decode())
+        print_json({"ok": False, "problems": problems})
         return None

@@ -11,15 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 import uvloop
-from rich.box import ROUNDED
 from rich.console import Console
-from rich.table import Table
 
 from edge_agent import protocols
 from edge_agent.address_map import AddressMap
@@ -32,16 +28,15 @@ from edge_agent.bus_load import (
     ClassForecast,
     ConnectionForecast,
     Verdict,
-    request_s,
-    wire_of,
+    line_s,
 )
-from edge_agent.cli.options import add_map, load_map_or_tell
+from edge_agent.cli.options import add_json, add_map, load_map_or_tell
 from edge_agent.cli.plan_against import run_against
-from edge_agent.cli.tables import aligned
-from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.cli.tables import Grid
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT, print_json
 from edge_agent.errors import DeviceError, EdgeAgentError, contained
 from edge_agent.forecast import Forecast, forecast
-from edge_agent.model import Tag
+from edge_agent.model import LineTiming, Tag, timing_of
 from edge_agent.planner import Connection, plan
 from edge_agent.protocols.base import Driver
 from edge_agent.settings import Settings
@@ -59,16 +54,17 @@ _STYLES: Final = {Verdict.FITS: "green", Verdict.TIGHT: "yellow", Verdict.IMPOSS
 
 @dataclass(slots=True)
 class Measured:
-    """Round trips in seconds by `conn`, and why there is none."""
+    """Round trips in seconds by `conn`, why there is none, and what a `conn` should say instead."""
 
     round_trips_s: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_map(parser)
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json(parser)
     parser.add_argument(
         "--round-trip-ms",
         type=_round_trip_ms,
@@ -85,7 +81,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="ask each Modbus connection and take the round trip that it has",
+        help="ask each Modbus and S7 connection and take the round trip that it has",
     )
 
 
@@ -103,6 +99,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
             f" assumed: {problem.removeprefix(f'{conn}: ')}",
             file=sys.stderr,
         )
+    for conn, hint in measured.hints.items():
+        print(f"edge-agent: {conn}: {hint}", file=sys.stderr)
     if options.against is not None:
         code = run_against(options, settings, found, measured.round_trips_s)
         return FAILED if measured.errors else code
@@ -117,8 +115,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     )
     lines = _lines(found) if result.verdict is Verdict.IMPOSSIBLE else {}
     if options.json:
-        document = as_dict(result, found, measured, lines)
-        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json(as_dict(result, found, measured, lines))
     else:
         _show(result, found, measured, lines)
     failed = result.verdict is Verdict.IMPOSSIBLE or measured.errors
@@ -150,18 +147,21 @@ def _lines(found: AddressMap) -> Mapping[tuple[str, str, str], int]:
 
 
 async def measure(connections: Sequence[Connection]) -> Measured:
-    """Ask the first block of each Modbus connection a few times, all connections at once.
+    """Ask the first block of each connection a few times, all connections at once.
 
-    On a serial line the time on the wire is taken off, so that the device's own is left.
+    Only where a driver tells what requests take beside the device's own time, which is what is
+    left when that is taken off: characters on a serial line, pauses.
     """
     measured = Measured()
 
-    async def one(connection: Connection) -> None:
+    async def one(connection: Connection, timing: LineTiming) -> None:
         driver = protocols.load(connection.protocol)(connection.conn, now_ms=lambda: 0)
         try:
             with contained("measure"):
                 async with asyncio.timeout(MEASURE_TIMEOUT_S):
-                    measured.round_trips_s[connection.conn] = await _ask(connection, driver)
+                    measured.round_trips_s[connection.conn] = await _ask(connection, driver, timing)
+            if hint := getattr(driver, "hint", ""):
+                measured.hints[connection.conn] = hint
         except TimeoutError:
             measured.errors[connection.conn] = "no answer in time"
         except EdgeAgentError as error:
@@ -171,12 +171,13 @@ async def measure(connections: Sequence[Connection]) -> Measured:
 
     async with asyncio.TaskGroup() as group:
         for connection in connections:
-            if connection.protocol == "modbus":
-                group.create_task(one(connection))
+            timing = timing_of(protocols.load(connection.protocol), connection.conn)
+            if timing is not None:
+                group.create_task(one(connection, timing))
     return measured
 
 
-async def _ask(connection: Connection, driver: Driver) -> float:
+async def _ask(connection: Connection, driver: Driver, timing: LineTiming) -> float:
     """The median time of a few requests, in seconds; an exception reply is a reply as well."""
     block = connection.scan_classes[0].blocks[0]
     await driver.connect()
@@ -189,9 +190,7 @@ async def _ask(connection: Connection, driver: Driver) -> float:
         except DeviceError:
             pass
         times.append(time.perf_counter() - started)
-    wire = wire_of(connection.conn)
-    on_wire_s = request_s(block, wire, 0.0)[0] if wire.serial else 0.0
-    return max(statistics.median(times) - on_wire_s, 0.0)
+    return max(statistics.median(times) - line_s(block, timing), 0.0)
 
 
 # -- JSON --------------------------------------------------------------------------------------
@@ -252,8 +251,9 @@ def _connection_dict(
         "requests_per_s": float(one.requests_per_s),
         "bytes_sent_per_s": float(one.per_s(lambda c: c.bytes_sent)),
         "bytes_received_per_s": float(one.per_s(lambda c: c.bytes_received)),
-        "registers_wanted_per_s": float(one.per_s(lambda c: c.registers_wanted)),
-        "registers_read_per_s": float(one.per_s(lambda c: c.registers_read)),
+        "cell": one.cell,
+        "cells_wanted_per_s": float(one.per_s(lambda c: c.cells_wanted)),
+        "cells_read_per_s": float(one.per_s(lambda c: c.cells_read)),
         "busy": one.busy,
         "scan_classes": [_class_dict(scan_class) for scan_class in one.classes],
     }
@@ -264,8 +264,8 @@ def _class_dict(one: ClassForecast) -> dict[str, Any]:
         "period_ms": one.period_ms,
         "tags": one.tags,
         "requests": one.requests,
-        "registers_wanted": one.registers_wanted,
-        "registers_read": one.registers_read,
+        "cells_wanted": one.cells_wanted,
+        "cells_read": one.cells_read,
         "bits_wanted": one.bits_wanted,
         "bits_read": one.bits_read,
         "bytes_sent": one.bytes_sent,
@@ -299,20 +299,21 @@ def _show(
 ) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     connections = [_Shown(one, one.conn in measured.round_trips_s) for one in result.connections]
-    _table(console, "load", _LOAD_COLUMNS, [shown.load() for shown in connections])
-    if any(one.classes for one in result.connections):
-        _table(
-            console,
-            "time",
-            _TIME_COLUMNS,
-            [shown.time() for shown in connections if shown.one.classes],
-            [shown.style for shown in connections if shown.one.classes],
-        )
+    load = Grid("load", _LOAD_COLUMNS, frozenset(_LOAD_COLUMNS[1:]))
+    time_ = Grid("time", _TIME_COLUMNS, frozenset(_TIME_COLUMNS[1:-1]), _TIME_WIDTHS_MIN)
+    for shown in connections:
+        load.add(*shown.load())
+        if shown.one.classes:
+            time_.add(*shown.time(), style=shown.style)
+    load.show(console)
+    if time_.rows:
+        time_.show(console)
     for one in result.connections:
         if one.breaks is not None:
             console.print(_why(one, one.breaks, lines), style="bold red")
     if any(one.classes for one in result.connections):
-        console.print("wanted, read: registers; ?: assumed, --measure asks the PLC")
+        cells = _cells(result.connections)
+        console.print(f"wanted, read: {cells}; ?: assumed, --measure asks the PLC")
     thinned = result.thinned_tags
     console.print(
         f"{counted(len(found.tags), 'tag')}, at most {_per_day(result.rows_per_s)} rows a day"
@@ -325,15 +326,12 @@ def _show(
         if math.isfinite(journal.hours)
         else "journal: no row is written to it"
     )
-    _table(
-        console,
-        "database",
-        ("after days", "GB", "GB compressed"),
-        [
-            (f"{disk.days}", _gigabytes(disk.plain_bytes), _gigabytes(disk.compressed_bytes))
-            for disk in result.disk
-        ],
-    )
+    columns = ("after days", "GB", "GB compressed")
+    database = Grid("database", columns, frozenset(columns[1:]))
+    for disk in result.disk:
+        plain, compressed = _gigabytes(disk.plain_bytes), _gigabytes(disk.compressed_bytes)
+        database.add(f"{disk.days}", plain, compressed)
+    database.show(console)
 
 
 _LOAD_COLUMNS: Final = (
@@ -354,6 +352,7 @@ _TIME_COLUMNS: Final = (
     "of period",
     "verdict",
 )
+_TIME_WIDTHS_MIN: Final = {"verdict": max(map(len, Verdict))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +376,8 @@ class _Shown:
             *plain,
             f"{float(one.requests_per_s):,.2f}",
             f"{float(size):,.0f}",
-            f"{float(one.per_s(lambda c: c.registers_wanted)):,.0f}",
-            f"{float(one.per_s(lambda c: c.registers_read)):,.0f}",
+            f"{float(one.per_s(lambda c: c.cells_wanted)):,.0f}",
+            f"{float(one.per_s(lambda c: c.cells_read)):,.0f}",
         )
 
     def time(self) -> Sequence[str]:
@@ -396,6 +395,14 @@ class _Shown:
         )
 
 
+def _cells(connections: Sequence[ConnectionForecast]) -> str:
+    """What is counted, and of which protocol where it is not the same of all."""
+    cells = {one.protocol: f"{one.cell}s" for one in connections if one.classes}
+    if len(set(cells.values())) == 1:
+        return next(iter(cells.values()))
+    return ", ".join(f"{cell} ({protocol})" for protocol, cell in cells.items())
+
+
 def _why(one: ConnectionForecast, tag: Tag, lines: Mapping[tuple[str, str, str], int]) -> str:
     """The sentence about a row that breaks its connection."""
     line = lines.get(tag.key)
@@ -408,32 +415,6 @@ def _why(one: ConnectionForecast, tag: Tag, lines: Mapping[tuple[str, str, str],
         f" {late.period_ms:,} ms takes {late.cycle_s * 1000:,.0f} ms or more: give tags a longer"
         " period_ms, or spread them over more connections"
     )
-
-
-def _table(
-    console: Console,
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    styles: Sequence[str] = (),
-) -> None:
-    """A table with lines on a terminal; in a file or a pipe words in columns."""
-    rights = [at > 0 and column != "verdict" for at, column in enumerate(columns)]
-    if console.is_terminal:
-        table = Table(title=title, title_justify="left", box=ROUNDED)
-        for column, right in zip(columns, rights, strict=True):
-            table.add_column(
-                column,
-                justify="right" if right else "left",
-                overflow="fold",
-                no_wrap=column != "connection",
-            )
-        for row, style in zip(rows, styles or repeat(""), strict=False):
-            table.add_row(*row, style=style)
-        console.print(table, soft_wrap=False)
-        return
-    for line in aligned(columns, rows, rights):
-        console.print(line)
 
 
 def _fewer(thinned: int) -> str:

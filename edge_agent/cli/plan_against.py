@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import orjson
 from rich.console import Console
 
 from edge_agent import address_map, protocols
-from edge_agent.command_line import DONE, FAILED
+from edge_agent.command_line import DONE, FAILED, print_json
 from edge_agent.control_client import ControlClient
 from edge_agent.errors import ConfigError
 from edge_agent.model import Tag
@@ -41,8 +40,7 @@ def run_against(
         round_trips_s=round_trips_s,
     )
     if options.json:
-        document = {"ok": True, "sha256": after.sha256, **found, "problems": []}
-        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json({"ok": True, "sha256": after.sha256, **found, "problems": []})
     else:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         show_rows(console, found)

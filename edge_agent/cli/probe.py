@@ -5,26 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Final
 
-import orjson
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_agent import protocols
-from edge_agent.address_map import MapError
-from edge_agent.address_map.writer import replace_file
 from edge_agent.cli import probe_show as show
-from edge_agent.cli.options import add_map, load_map
+from edge_agent.cli.options import add_json, add_map, load_map_or_tell
 from edge_agent.cli.probe_words import spans, units
-from edge_agent.cli.words import whole
-from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.clock import epoch_ms
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT, print_json, whole
 from edge_agent.errors import (
     ConfigError,
     DeviceError,
@@ -34,6 +30,7 @@ from edge_agent.errors import (
     TransientError,
     contained,
 )
+from edge_agent.files import replace_file
 from edge_agent.model import Address, Tag, ValueType, locate
 from edge_agent.output_file import check_output, unwritable
 from edge_agent.planner import Block, plan
@@ -41,6 +38,7 @@ from edge_agent.probe import cells
 from edge_agent.probe.interpretations import Setting, interpretations, judge, scaled
 from edge_agent.probe.row import Row
 from edge_agent.probe.scan import Span, UnitScan
+from edge_agent.progress_bar import counting, progress
 from edge_agent.protocols.base import Driver, Reply
 from edge_agent.protocols.modbus_syntax import PREFIXES
 from edge_agent.settings import Settings
@@ -92,7 +90,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="between two requests of a scan (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
@@ -123,13 +121,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001
 
 
 def _probe(options: argparse.Namespace) -> int:
-    try:
-        loaded = load_map(options)
-    except MapError as error:
-        if not options.json:
-            raise
-        problems = [problem.as_dict() for problem in error.problems]
-        print(orjson.dumps({"ok": False, "problems": problems}).decode())
+    loaded = load_map_or_tell(options)
+    if loaded is None:
         return WRONG_INPUT
     path: Path = options.map
     data = _bytes(path)
@@ -141,9 +134,9 @@ def _probe(options: argparse.Namespace) -> int:
     if options.write:
         check_output(path, _HINT_WRITE)
     tags = _chosen(loaded.tags, options.what, path)
-    with _progress(len(tags), "rows") as progress:
-        [task] = progress.task_ids
-        rows = uvloop.run(_read_all(tags, lambda: progress.advance(task)))
+    with progress("probe") as tell:
+        reach, numbers = counting(tell, len(tags), "rows"), count(1)
+        rows = uvloop.run(_read_all(tags, lambda: reach(next(numbers))))
     _judge(rows, loaded.tags)
     changes = _write(path, data, rows) if options.write else []
     if options.json:
@@ -152,7 +145,7 @@ def _probe(options: argparse.Namespace) -> int:
             "rows": list(map(show.row_dict, rows)),
             "changes": show.changes_list(changes),
         }
-        print(orjson.dumps(facts).decode())
+        print_json(facts)
     else:
         show.rows(Console(highlight=False, markup=False, soft_wrap=True), rows)
         if options.write:
@@ -196,7 +189,7 @@ async def _read_all(tags: Sequence[Tag], done: Callable[[], None]) -> list[Row]:
 async def _read_rows(rows: Sequence[Row], done: Callable[[], None]) -> None:
     """Read the rows of one connection; a unit that is silent once is not asked again."""
     first = rows[0].tag
-    link = _Link(protocols.load(first.protocol)(first.conn, now_ms=_now_ms))
+    link = _Link(protocols.load(first.protocol)(first.conn, now_ms=epoch_ms))
     silent: dict[int, str] = {}
     try:
         for row in rows:
@@ -283,7 +276,7 @@ def _scan(conn: str, options: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"a scan needs a Modbus connection: {error}") from error
     wanted = spans(options.scan, conn)
-    link = _Link(syntax(conn, now_ms=_now_ms))
+    link = _Link(syntax(conn, now_ms=epoch_ms))
     unit_ids = options.unit or (1,)
     scans = [
         UnitScan.over(
@@ -298,9 +291,8 @@ def _scan(conn: str, options: argparse.Namespace) -> int:
     scanner = _Scanner(conn, link, options.requests_max, options.pause_ms / 1000)
     problem: EdgeAgentError | None = None
     try:
-        with _progress(cells_asked * len(scans), "cells") as progress:
-            [task] = progress.task_ids
-            scanner.report = lambda known: progress.update(task, completed=known)
+        with progress("scan") as tell:
+            scanner.report = counting(tell, cells_asked * len(scans), "cells")
             problem = uvloop.run(scanner.run(scans))
     except KeyboardInterrupt:
         # What was found so far was worth the time it took.
@@ -308,7 +300,7 @@ def _scan(conn: str, options: argparse.Namespace) -> int:
             scan.give_up(None, "interrupted")
         problem = EdgeAgentError("interrupted; what was found before stands above")
     if options.json:
-        print(orjson.dumps(show.scan_dict(conn, scans, scanner.requests)).decode())
+        print_json(show.scan_dict(conn, scans, scanner.requests))
     else:
         show.scan(Console(highlight=False, markup=False, soft_wrap=True), scans, scanner.requests)
     if problem is not None:
@@ -457,22 +449,3 @@ def raw_block(conn: str, unit_id: int, span: Span) -> Block:
 
 def _type_of(prefix: str) -> ValueType:
     return ValueType.BOOL if prefix in {"co", "di"} else ValueType.UINT16
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _progress(total: int, noun: str) -> Progress:
-    """A bar on standard error, where it is a terminal."""
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn(f"{{task.completed:.0f}} of {{task.total:.0f}} {noun}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and sys.stdout.isatty()),
-    )
-    progress.add_task(noun, total=total)
-    return progress

@@ -5,38 +5,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import orjson
-from rich.box import ROUNDED
-from rich.console import Console, JustifyMethod
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
 
 from edge_agent import protocols
 from edge_agent.address_map import AddressMap
-from edge_agent.address_map.writer import replace_file
-from edge_agent.cli.options import add_map, inputs_of, load_map_or_tell
-from edge_agent.cli.tables import aligned, clock
-from edge_agent.command_line import DONE, FAILED, WRONG_INPUT
+from edge_agent.cli.options import add_json, add_map, inputs_of, load_map_or_tell
+from edge_agent.cli.tables import Grid, clock
+from edge_agent.clock import epoch_ms
+from edge_agent.command_line import DONE, FAILED, WRONG_INPUT, print_json
 from edge_agent.errors import ConfigError, TransientError
+from edge_agent.files import replace_file
 from edge_agent.forecast import forecast
+from edge_agent.model import TagKey
 from edge_agent.output_file import check_not_input, check_output, unwritable
-from edge_agent.quality.collect import Collected, Key, Source, Subject, collect
-from edge_agent.quality.collect import Progress as Show
+from edge_agent.progress_bar import progress
+from edge_agent.quality.collect import Collected, Source, Subject, collect
 from edge_agent.quality.figures import Expectation
 from edge_agent.quality.judge import SHOWN, Finding, Judged, Verdict, percent, span
 from edge_agent.quality.map_findings import map_findings
 from edge_agent.quality.page import page
 from edge_agent.quality.report import Report, as_dict, make_report
 from edge_agent.settings import Settings
-from edge_agent.sinks import STORE_FILE
 from edge_agent.text.counts import counted
 from edge_agent.text.durations import ALLOWED, duration_ms
 from edge_agent.text.selection import FORMS, UnknownNameError, selected
@@ -51,8 +46,6 @@ TIME_LIMIT_S: Final = 3_600.0
 """A day of 3,000 tags each second takes minutes on a PC and some quarters of an hour on a Pi."""
 TAGS_SHOWN: Final = 20
 """The worst; a terminal has few more lines."""
-LINE_INTERVAL_S: Final = 10.0
-"""Of progress where standard error is no terminal."""
 
 _STYLES: Final = {Verdict.GOOD: "green", Verdict.LOOK: "yellow", Verdict.BAD: "bold red"}
 
@@ -75,9 +68,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("store", "edge", "remote"),
         help="where samples are read (default: the store if it is on, else edge)",
     )
-    parser.add_argument("--dsn", help="of edge or remote; default: dashboard.edge_dsn, remote_dsn")
+    parser.add_argument("--dsn", help="of edge or remote (default: its dsn of [dashboard])")
     parser.add_argument("--all", action="store_true", help=f"every tag, not the worst {TAGS_SHOWN}")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report to read")
     parser.add_argument(
         "--time-limit",
@@ -104,13 +97,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     if options.map_only:
         assert loaded is not None
         return _map_only(loaded, settings, as_json=options.json)
-    start_ms, end_ms = parse_range(options.since, options.until, time.time_ns() // 1_000_000)
+    start_ms, end_ms = parse_range(options.since, options.until, epoch_ms())
     source = _source(options.source, options.dsn, settings)
     report = asyncio.run(_report(source, loaded, options, start_ms, end_ms))
     if options.html is not None:
         _write(options.html, page(report, clock))
     if options.json:
-        print(orjson.dumps(as_dict(report, clock), option=orjson.OPT_INDENT_2).decode())
+        print_json(as_dict(report, clock))
     else:
         _show(report, limit=None if options.all else TAGS_SHOWN)
     return FAILED if report.verdict is Verdict.BAD else DONE
@@ -169,7 +162,7 @@ def _source(name: str | None, dsn: str | None, settings: Settings) -> Source:
             raise ConfigError("--dsn is of --source edge or remote; the store is a file")
         from edge_agent.quality.store_source import StoreSource
 
-        return StoreSource(settings.agent.data_dir / STORE_FILE)
+        return StoreSource(settings.agent.store_path)
     pages = settings.dashboard
     secret = pages.remote_dsn if name == "remote" else pages.edge_dsn or settings.postgres.dsn
     address = dsn or (None if secret is None else secret.get_secret_value())
@@ -193,13 +186,13 @@ async def _report(
     try:
         known = await source.tags(start_ms, end_ms)
         subjects = _subjects(known, loaded, options.device)
-        with _progress() as show:
+        with progress("quality") as show:
             collected: Collected = await collect(
                 source,
                 subjects,
                 start_ms,
                 end_ms,
-                progress=show,
+                progress=lambda done, total: show(done / total, f"{done:,} of {total:,} reads"),
                 time_limit_s=options.time_limit,
             )
     finally:
@@ -213,12 +206,12 @@ async def _report(
     )
 
 
-def _subjects(known: set[Key], loaded: AddressMap | None, device: str | None) -> list[Subject]:
+def _subjects(known: set[TagKey], loaded: AddressMap | None, device: str | None) -> list[Subject]:
     """The map's tags, or the source's where there is no map; those of ``device`` if asked."""
     if loaded is None:
         subjects = [Subject(key, Expectation()) for key in sorted(known)]
     else:
-        subjects = [Subject(Key(*tag.key), Expectation.of(tag), tag.unit) for tag in loaded.tags]
+        subjects = [Subject(tag.key, Expectation.of(tag), tag.unit) for tag in loaded.tags]
     if device is not None:
         try:
             subjects = selected(subjects, [device], lambda one: one.key)
@@ -264,7 +257,7 @@ def _map_only(loaded: AddressMap, settings: Settings, *, as_json: bool) -> int:
             "tags": len(loaded.tags),
             "findings": [finding._asdict() for finding in findings],
         }
-        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json(document)
     else:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         for finding in findings:
@@ -280,6 +273,7 @@ def _map_only(loaded: AddressMap, settings: Settings, *, as_json: bool) -> int:
 # -- text --------------------------------------------------------------------------------------
 
 _COLUMNS: Final = ("tag", "verdict", "coverage", "gaps", "longest", "p95", "outside", "why")
+_NUMBERS: Final = frozenset(_COLUMNS) - {"tag", "verdict", "why"}
 
 
 def _show(report: Report, limit: int | None) -> None:
@@ -293,8 +287,11 @@ def _show(report: Report, limit: int | None) -> None:
         console.print(f"note: {note}", style="dim")
     shown = [one for one in report.tags if limit is None or one.verdict is not Verdict.GOOD]
     rows = shown[:limit]
+    grid = Grid("", _COLUMNS, _NUMBERS)
+    for row in rows:
+        grid.add(*_cells(row), style=_STYLES[row.verdict])
     if rows:
-        _table(console, rows)
+        grid.show(console)
     for one in report.devices:
         coverage = "" if one.coverage is None else f", coverage {percent(one.coverage)}"
         console.print(
@@ -324,40 +321,3 @@ def _cells(one: Judged) -> tuple[str, ...]:
         "" if figures.outside_share is None else percent(figures.outside_share),
         one.reason,
     )
-
-
-def _table(console: Console, rows: Sequence[Judged]) -> None:
-    """A table with lines on a terminal; in a file or a pipe words in columns."""
-    if not console.is_terminal:
-        for line in aligned(_COLUMNS, [_cells(one) for one in rows]):
-            console.print(line)
-        return
-    table = Table(box=ROUNDED)
-    for column in _COLUMNS:
-        right = column not in ("tag", "verdict", "why")
-        justify: JustifyMethod = "right" if right else "left"
-        table.add_column(column, justify=justify, no_wrap=right, overflow="fold")
-    for one in rows:
-        table.add_row(*_cells(one), style=_STYLES[one.verdict])
-    console.print(table, soft_wrap=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Show]:
-    """How far it is, on standard error: a bar on a terminal, else a line now and then."""
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        told_s = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told_s
-            if time.monotonic() - told_s >= LINE_INTERVAL_S:
-                told_s = time.monotonic()
-                print(f"quality: {done:,} of {total:,} reads", file=sys.stderr, flush=True)
-
-        yield tell
-        return
-    columns = (TextColumn("quality"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("quality", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from edge_agent.cli.options import add_map
-from edge_agent.cli.words import whole
+from edge_agent.command_line import whole
 from edge_agent.errors import ConfigError
 from edge_agent.settings import Settings
 from edge_agent.simulator import __main__ as simulator

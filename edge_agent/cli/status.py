@@ -14,11 +14,13 @@ import orjson
 from rich.console import Console
 
 from edge_agent.cli import tables
+from edge_agent.cli.options import add_json
 from edge_agent.cli.tables import clock
+from edge_agent.command_line import print_json
 from edge_agent.errors import ConfigError, TransientError
 from edge_agent.settings import Settings
 from edge_agent.text.reasons import reason_of
-from edge_agent.text.selection import UnknownNameError, selected
+from edge_agent.text.selection import FORMS, UnknownNameError, selected
 
 TIMEOUT_S = 5.0
 MS = "milliseconds"
@@ -27,11 +29,11 @@ MS = "milliseconds"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json(parser)
     parser.add_argument(
         "--frames",
         metavar="DEVICE",
-        help="its last requests and replies, byte by byte; also SITE/DEVICE, DEVICE/TAG",
+        help=f"its last requests and replies, byte by byte: {FORMS}",
     )
 
 
@@ -39,12 +41,14 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Ask the running agent; exit code 1 if data does not flow."""
     address = settings.agent.http_address
     if address is None:
-        raise ConfigError("agent.http is off, so there is nobody to ask", hint="set agent.http")
+        raise ConfigError(
+            "agent.http is off, so there is nobody to ask", hint="set agent.http, or --http"
+        )
     if options.frames is not None:
         return _show_frames(address, options.frames, as_json=options.json)
     status = fetch(*address)
     if options.json:
-        print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
+        print_json(status)
     else:
         show(status, Console(highlight=False))
     return 0 if status["well"] else 1
@@ -70,7 +74,7 @@ def _show_frames(address: tuple[str, int], device: str, *, as_json: bool) -> int
         hint = f"for example --frames {shlex.quote(near)}" if near else ""
         raise ConfigError(found["error"], hint=hint or "edge-agent status lists the devices")
     if as_json:
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print_json(found)
     else:
         for line in frame_lines(found["blocks"]):
             print(line)

@@ -78,10 +78,12 @@ class Grid:
     numbers: frozenset[str]
     widths_min: Mapping[str, int] = field(default_factory=dict)
     rows: list[Sequence[str | Text]] = field(default_factory=list)
+    styles: list[str] = field(default_factory=list)
 
-    def add(self, *cells: str | Text) -> None:
+    def add(self, *cells: str | Text, style: str = "") -> None:
         """One more row."""
         self.rows.append(cells)
+        self.styles.append(style)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         widths = self._widths(options.max_width)
@@ -91,8 +93,10 @@ class Grid:
                 table.add_column(column, justify="right", no_wrap=True)
             else:
                 table.add_column(column, overflow="fold", width=widths.get(column))
-        for row in self.rows:
-            table.add_row(*row)
+        for row, style in zip(self.rows, self.styles, strict=True):
+            # As text: in a plain string `[fe80::1]` would be markup.
+            cells = (Text(cell) if isinstance(cell, str) else cell for cell in row)
+            table.add_row(*cells, style=style)
         yield table
 
     def _widths(self, width_max: int) -> Mapping[str, int]:
@@ -111,7 +115,7 @@ class Grid:
     def show(self, console: Console) -> None:
         """A table with lines on a terminal; in a file or a pipe words in columns."""
         if console.is_terminal:
-            console.print(self)
+            console.print(self, soft_wrap=False)
             return
         rows = [[str(cell) for cell in row] for row in self.rows]
         for line in aligned(self.columns, rows, [name in self.numbers for name in self.columns]):

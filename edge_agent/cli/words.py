@@ -1,12 +1,12 @@
-"""What words of the command line may be, for `argparse`: whole numbers, durations, places."""
+"""What words of the command line may be, for `argparse`: cells of a map, durations, places."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_agent.errors import ConfigError
 from edge_agent.text.durations import duration_ms
 
 
@@ -27,15 +27,15 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def whole(smallest: int, largest: int) -> Callable[[str], int]:
-    """A parser of whole numbers between two bounds."""
-
-    def parse(text: str) -> int:
-        if re.fullmatch("[0-9]{1,9}", text) and smallest <= int(text) <= largest:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: {smallest} to {largest}")
-
-    return parse
+def cell(option: str, text: str, check: Callable[[str], str]) -> str:
+    """What an option puts into a column of a map. Raises ``ConfigError``."""
+    try:
+        found = check(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: {error}") from error
+    if not found:
+        raise ConfigError(f"{option} is empty; leave it out, or write a name")
+    return found
 
 
 def place(text: str) -> Path:

@@ -86,6 +86,6 @@ def kind_of(data: bytes) -> str:
                 if find_sheet(data, columns) is not None:
                     return kind
     raise ConfigError(
-        "this is no file of Telegraf, Node-RED, Kepware, Neuron or Ignition that can be told",
+        "this is not recognised as a file of Telegraf, Node-RED, Kepware, Neuron or Ignition",
         hint=f"docs/import.md says which files are read; --from {'|'.join(KINDS)} names the kind",
     )

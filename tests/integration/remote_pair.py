@@ -218,7 +218,10 @@ def call(*words: str) -> Outcome:
     """`edge-remote` in this process, in a thread of its own."""
     output, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(errors):
-        code = main(words)
+        try:
+            code = main(words)
+        except SystemExit as ended:  # of argparse: words that nobody understands
+            code = int(ended.code or 0)
     return Outcome(code, output.getvalue(), errors.getvalue())
 
 

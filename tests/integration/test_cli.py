@@ -89,7 +89,7 @@ def test_help_is_there(command: tuple[str, ...]) -> None:
                 ("simulate", "my map.csv"),
             )
         ),
-        (("status", "map.csv"), "unrecognized arguments: map.csv\n"),
+        (("status", "map.csv"), "map.csv; edge-agent status is about the map that the agent runs"),
         (("check", "--map", str(DEMO_MAP), "--config", "nowhere.toml"), "there is no such file"),
         (("check", "--map", str(DEMO_MAP), "--config", "nowhere.toml"), "hint: --config names"),
         (("plan", "--map", str(DEMO_MAP), "--against", "runing"), "or: --against running"),

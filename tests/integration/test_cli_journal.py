@@ -7,19 +7,23 @@ import csv
 import io
 import json
 import os
+import pty
+import sqlite3
 import subprocess
 import sys
 from array import array
+from contextlib import closing
 from keyword import iskeyword
 from pathlib import Path
 
 import pytest
 
 from edge_agent import __version__
-from edge_agent.agent import JOURNAL_FILE
 from edge_agent.cli import main
 from edge_agent.cli.main import COMMANDS
 from edge_agent.journal import Journal, Quarantined
+from edge_agent.journal import file as journal_file
+from edge_agent.journal.file import SEQUENCES_PER_OPENING, JournalFile
 from edge_agent.model import Series
 
 PRESS = Series("A1", "L1", "PUMP01", "PRESS", "bar")
@@ -45,12 +49,23 @@ async def fill(path: Path) -> None:
     await journal.close()
 
 
+async def append_three(path: Path) -> None:
+    """Three more entries, of another opening."""
+    journal = Journal(path, bytes_max=4_000_000)
+    await journal.open(["mqtt", "store"])
+    ids = array("I", [journal.intern(PRESS)])
+    for number in range(3):
+        journal.append(TS_MS + 10 + number, ids.tobytes(), [3.5])
+        await journal.flush()
+    await journal.close()
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A folder as an agent leaves it."""
     folder = tmp_path / "data"
     folder.mkdir()
-    asyncio.run(fill(folder / JOURNAL_FILE))
+    asyncio.run(fill(folder / "journal.db"))
     return folder
 
 
@@ -114,7 +129,7 @@ def test_a_file_that_is_no_journal_is_no_traceback(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Whatever lies there: a message, and an exit code that is not 0."""
-    (tmp_path / JOURNAL_FILE).write_bytes(b"not a database " * 1000)
+    (tmp_path / "journal.db").write_bytes(b"not a database " * 1000)
     for action in (["status"], ["check"], ["export"], ["replay", "--sink", "mqtt"]):
         found = _run(capsys, "journal", *action, "--data-dir", str(tmp_path))
         assert found.code == 1
@@ -145,6 +160,80 @@ def test_replay_puts_the_quarantine_back(
     found = _run(capsys, "journal", "replay", "--sink", "mqtt", "--data-dir", str(data_dir))
     assert (found.code, found.out) == (0, "1 sample will be delivered to mqtt again\n")
     assert counts(capsys, data_dir) == {"mqtt": (1, 3, 0, 0), "store": (4, 0, 0, 0)}
+
+
+def test_what_was_done_is_told_to_programs(
+    capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    """One document on standard output, with the same exit code."""
+    at = ("--json", "--data-dir", str(data_dir))
+    checked = json.loads(_run(capsys, "journal", "check", *at).out)
+    path = str(data_dir / "journal.db")
+    assert checked == {"ok": True, "path": path, "taken": 4, "faults": []}
+    for words in (["replay"], ["trim", "--yes"]):
+        found = _run(capsys, "journal", *words, "--sink", "mqtt", *at)
+        samples = {"replay": 1, "trim": 3}[words[0]]
+        assert json.loads(found.out) == {"ok": True, "sink": "mqtt", "samples": samples}
+        assert (found.code, found.err) == (0, "")
+
+
+def test_faults_are_told_line_by_line(capsys: pytest.CaptureFixture[str], data_dir: Path) -> None:
+    """Of a journal in which an entry does not match its checksum; as JSON too. Exit code 1."""
+    with sqlite3.connect(data_dir / "journal.db") as connection:
+        connection.execute("UPDATE entry SET checksum = checksum + 1")
+    connection.close()
+    at = ("--data-dir", str(data_dir))
+    found = _run(capsys, "journal", "check", *at)
+    lines = found.out.splitlines()
+    assert (found.code, found.err) == (1, "")
+    assert lines
+    assert all("is damaged" in line for line in lines)
+    as_json = _run(capsys, "journal", "check", "--json", *at)
+    facts = json.loads(as_json.out)
+    assert (as_json.code, facts["ok"], facts["faults"]) == (1, False, lines)
+
+
+@pytest.mark.parametrize("words", [["check"], ["export"]])
+def test_progress_stays_off_standard_output(
+    data_dir: Path, tmp_path: Path, words: list[str]
+) -> None:
+    """A bar on the terminal of standard error, while the result goes whole into a file."""
+    terminal, other_end = pty.openpty()
+    out = tmp_path / "out"
+    with out.open("wb") as stream:
+        done = subprocess.run(
+            [EDGE_AGENT, "journal", *words, "--data-dir", str(data_dir)],
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+            stdout=stream,
+            stderr=other_end,
+            timeout=60,
+            check=False,
+        )
+    os.close(other_end)
+    shown = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    assert f"journal {words[0]}" in shown
+    assert "━" in shown
+    assert "━" not in out.read_text()
+    assert out.read_text().endswith({"check": "accounted for\n", "export": "21.25\n"}[words[0]])
+
+
+def test_the_share_that_is_done_is_one_of_entries(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows evenly, although sequences leap by billions from one opening to the next."""
+    monkeypatch.setattr(journal_file, "EXPORT_ENTRIES_PER_STEP", 1)
+    asyncio.run(append_three(data_dir / "journal.db"))
+    exported: list[float] = []
+    checked: list[float] = []
+    file = JournalFile(data_dir / "journal.db", bytes_max=4_000_000, read_only=True)
+    with closing(file):
+        sequences = [entry.batch.sequence for entry in file.export(reach=exported.append)]
+        assert file.check(checked.append) == []
+    assert max(sequences) - min(sequences) >= SEQUENCES_PER_OPENING
+    assert exported == [0.25, 0.5, 0.75, 1.0]
+    assert checked == [0.0, 0.25, 0.5, 0.75]
 
 
 def test_trim_asks_first(capsys: pytest.CaptureFixture[str], data_dir: Path) -> None:

@@ -41,7 +41,9 @@ from edge_agent.simulator.listener import Listener
 from edge_agent.sinks import Destination
 from edge_agent.sinks.memory import MemorySink
 from tests.integration.test_simulator import make_tag
+from tests.s7_server import S7Server
 from tests.servers import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DEMO_MAP = ROOT / "examples/demo/address_map.csv"
@@ -118,7 +120,7 @@ def expected(one: ConnectionForecast, window_s: Fraction) -> Counts:
     """The forecast's rates over a window: whole numbers, without rounding."""
     exact = [
         one.requests_per_s * window_s,
-        one.per_s(lambda c: c.registers_read) * window_s,
+        one.per_s(lambda c: c.cells_read) * window_s,
         one.per_s(lambda c: c.bytes_sent) * window_s,
         one.per_s(lambda c: c.bytes_received) * window_s,
     ]
@@ -204,9 +206,7 @@ async def test_the_forecast_is_what_the_simulator_counts(tmp_path: Path, transpo
         ]
         task = asyncio.create_task(agent.run(handle_signals=False))
         try:
-            async with asyncio.timeout(WAIT_S):
-                while not agent.pollers:
-                    await asyncio.sleep(0.01)
+            await until(lambda: agent.pollers, within_s=WAIT_S)
             assert [one.conn for one in result.connections] == [p.name for p in agent.pollers]
             await asyncio.gather(*map(assert_exact, result.connections, watches, agent.pollers))
             agent.stop()
@@ -286,6 +286,64 @@ async def test_a_measured_round_trip_has_the_devices_own_time(
     assert one["measured"]
     assert one["round_trip_ms"] >= 29
     assert one["scan_classes"][0]["cycle_ms"] == pytest.approx(4 * one["round_trip_ms"])
+
+
+async def test_a_measured_round_trip_is_without_the_pause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `pause_ms` adds to each request is reckoned once, not measured as well."""
+    tags = rebind([make_tag("hr:0", conn="tcp://10.0.0.1:502?pause_ms=300")])
+    words = (f"--map={written(tmp_path / 'map.csv', tags)}", "--measure")
+    async with ModbusSimulator(tags, syntax=protocols.load):
+        code, found = await asyncio.to_thread(document, capsys, *words)
+    (one,) = found["connections"]
+    assert (code, one["measured"]) == (0, True)
+    assert one["round_trip_ms"] < 250
+    work_ms = one["scan_classes"][0]["work_ms"]
+    assert work_ms == pytest.approx(one["round_trip_ms"] + 300)
+
+
+def test_s7_is_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each job costs the round trip that the CPU has; bytes are counted, beside registers."""
+    with S7Server(tmp_path / "cpu", {"DB1": bytes(1_000), "M": bytes(4)}) as cpu:
+        tags = [
+            make_tag(address, conn=cpu.conn, protocol="s7")
+            for address in ("DB1.DBW0", "DB1.DBW10", "DB1.DBW600", "MW2")
+        ]
+        path = written(tmp_path / "map.csv", tags)
+        code, found = document(capsys, f"--map={path}", "--measure")
+        assert run(f"--map={path}", "--measure") == 0
+        text = capsys.readouterr().out
+    (one,) = found["connections"]
+    (scan_class,) = one["scan_classes"]
+    assert (code, one["verdict"], one["measured"], one["cell"]) == (0, "fits", True, "byte")
+    assert (scan_class["requests"], scan_class["cells_wanted"], scan_class["cells_read"]) == (
+        3, 8, 16,
+    )  # fmt: skip
+    assert 0 < one["round_trip_ms"] < 1_000
+    assert scan_class["work_ms"] == pytest.approx(3 * one["round_trip_ms"])
+    assert "wanted, read: bytes; ?: assumed" in text
+    written(Path(path), [*tags, replace(make_tag("hr:0"), device="PUMP")])
+    assert run(f"--map={path}") == 0
+    assert "wanted, read: bytes (s7), registers (modbus); ?" in capsys.readouterr().out
+
+
+def test_a_cpu_that_grants_less_than_is_planned_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what the `conn` should say; nothing where it says that, or less."""
+    told = []
+    with S7Server(tmp_path / "cpu", {"DB1": bytes(1_000)}) as cpu:  # it grants 480
+        for pdu in (960, 480, 240):
+            tag = make_tag("DB1.DBW0", conn=f"{cpu.conn}?pdu={pdu}", protocol="s7")
+            path = written(tmp_path / "map.csv", [tag])
+            assert run(f"--map={path}", "--measure") == 0
+            told.append(capsys.readouterr().err)
+    hint = (
+        "the CPU grants PDUs of 480 bytes, and a request is planned for 960: write pdu=480 into"
+        " `conn`"
+    )
+    assert told == [f"edge-agent: {cpu.conn}?pdu=960: {hint}\n", "", ""]
 
 
 def test_who_does_not_answer_is_assumed_and_told(

@@ -194,6 +194,10 @@ def test_the_commands(agent: Agent) -> None:
     )  # fmt: skip
     again = agent.run_command("reload")
     assert again.stdout.startswith("nothing has changed")
+    assert json.loads(agent.run_command("reload", "--json").stdout) == {
+        "ok": True, "changed": False, "written": False, "problems": [], "version": 2,
+        "summary": "0 added, 0 changed, 0 removed",
+    }  # fmt: skip
     listed = agent.run_command("map", "history").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["version", "1", "2"]
     assert getpass.getuser() in listed[2]
@@ -209,6 +213,8 @@ def test_the_commands(agent: Agent) -> None:
     assert agent.run_command("map", "rollback", "3").stdout == (
         "the file is written; no row differs from the running map\n"
     )
+    written = json.loads(agent.run_command("map", "rollback", "3", "--json").stdout)
+    assert (written["ok"], written["changed"], written["written"]) == (True, False, False)
     agent.stop()
     assert agent.run_command("map", "show", "2").stdout.encode() == other.read_bytes()
     late = agent.run_command("map", "rollback", "2")
@@ -225,6 +231,11 @@ def test_the_commands_and_a_wrong_map(agent: Agent) -> None:
     assert "3 problems" in done.stderr
     assert "line 2, column type, 'REAL99'" in done.stderr
     assert "Traceback" not in done.stderr
+    for_programs = agent.run_command("reload", "--json")
+    assert (for_programs.returncode, for_programs.stderr) == (2, "")
+    told = json.loads(for_programs.stdout)
+    assert (told["ok"], told["count"], len(told["problems"])) == (False, 3, 3)
+    assert told["problems"][0]["line"] == 2
     status = agent.status()
     assert status is not None
     assert status["agent"]["tags"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,20 @@ def test_the_walk_is_bounded(
     assert 0 < len(address_map.load(path, protocols.load).tags) < 20
 
 
+def test_the_report_for_programs(
+    server: AnyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was written and left out, on standard output; whether the whole server was walked."""
+    path = tmp_path / "map.csv"
+    assert run(server.conn, "--out", str(path), "--json", "--max-nodes", "20") == 0
+    said = capsys.readouterr()
+    rows = len(address_map.load(path, protocols.load).tags)
+    assert json.loads(said.out) == {
+        "ok": True, "out": str(path), "rows": rows, "left_out": 0, "visited": 20, "complete": False,
+    }  # fmt: skip
+    assert said.err == ""
+
+
 def test_a_file_that_is_there_is_kept(server: AnyServer, tmp_path: Path) -> None:
     """Unless --force says otherwise."""
     path = tmp_path / "map.csv"
@@ -136,6 +151,9 @@ def test_a_file_that_is_there_is_kept(server: AnyServer, tmp_path: Path) -> None
     [
         ("tcp://h:502", [], ConfigError),
         ("opc.tcp://h", ["--site", "a/b"], ConfigError),
+        ("opc.tcp://h", ["--site", ""], ConfigError),
+        ("opc.tcp://h", ["--line", ""], ConfigError),
+        ("opc.tcp://h", ["--line", "a\tb"], ConfigError),
         (f"opc.tcp://127.0.0.1:{free_port()}", [], TransientError),
     ],
 )

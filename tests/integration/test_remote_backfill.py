@@ -254,7 +254,7 @@ async def test_another_one_is_at_work(pair: Pair) -> None:
     [
         (["--from", "yesterday"], "--from 'yesterday': not a time"),
         (["--to", "2026-13-01"], "--to '2026-13-01': not a time"),
-        (["--rows-per-second", "5"], "--rows-per-second 5: allowed: 100 or more"),
+        (["--rows-per-second", "5"], "--rows-per-second: '5'; allowed: 100 to"),
         (["--from", "2026-11-02", "--to", "2026-11-01"], "is not before --to"),
         ([], "it is not set up yet"),
     ],

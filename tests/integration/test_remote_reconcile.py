@@ -278,7 +278,7 @@ async def test_the_remotes_retention_is_respected(flowing: Pair) -> None:
 async def test_wrong_hours_and_no_setup(pair: Pair) -> None:
     """Exit code 2, with what is allowed or to be done."""
     none = await pair.run("reconcile", "--hours", "0")
-    assert (none.code, "--hours 0: allowed: 1 to 26400" in none.errors) == (2, True)
+    assert (none.code, "--hours: '0'; allowed: 1 to 26400" in none.errors) == (2, True)
     early = await pair.run("reconcile")
     assert early.code == 2
     assert "run `edge-remote setup`" in early.errors

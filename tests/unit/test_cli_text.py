@@ -20,6 +20,7 @@ from rich.console import Console
 from edge_agent.cli import demo, plan, probe_show, tables
 from edge_agent.cli import status as status_command
 from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_load, _show_touched
+from edge_agent.command_line import print_json
 from edge_agent.errors import ConfigError
 from edge_agent.output_file import check_output
 from edge_agent.text.counts import counted
@@ -54,6 +55,78 @@ LEAVES = dict(leaves(command_line._parser(list(command_line.COMMANDS)), "edge-ag
 def test_common_options_may_stand_behind_every_command(command: str) -> None:
     """Behind its action too, as in `map history --data-dir X`."""
     assert LEAVES[command] >= {"--config", "--data-dir", "--http"}
+
+
+def words_without_help(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
+    """Every command and every word of one that `--help` does not explain."""
+    if not parser.description:
+        yield name
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from words_without_help(child, f"{name} {word}")
+        elif not action.help:
+            yield f"{name} {action.metavar or action.dest}"
+
+
+def test_help_explains_every_word() -> None:
+    """Of commands, their actions, what they take and their options."""
+    parser = command_line._parser(list(command_line.COMMANDS))
+    assert not list(words_without_help(parser, "edge-agent"))
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("stauts", "did you mean status?"),
+        ("my map.CSV", "to run a map: edge-agent --map 'my map.CSV'"),
+        ("reload --map new.csv", "edge-agent plan --map FILE --against running"),
+        ("map history new.xlsx", "edge-agent plan --map FILE --against running"),
+        ("check new.csv", "edge-agent check --map new.csv"),
+        ("map show newest", "'newest'; allowed: the number of a version"),
+        ("map rollback -1", "'-1'; allowed: the number of a version"),
+    ],
+)
+def test_a_wrong_word_is_told_what_may_have_been_meant(
+    words: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit code 2."""
+    given = [words] if words.startswith("my ") else words.split()
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(given)
+    assert caught.value.code == 2
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["reload now", "status --bogus", "check --bogus"])
+def test_other_wrong_words_are_only_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Advice about maps would lead astray."""
+    with pytest.raises(SystemExit):
+        command_line.main(words.split())
+    said = capsys.readouterr().err
+    assert f"unrecognized arguments: {words.split()[1]}\n" in said
+
+
+WITHOUT_JSON = {
+    "edge-agent demo": "a live picture",
+    "edge-agent journal export": "CSV",
+    "edge-agent map show": "a map's file",
+    "edge-agent simulate": "a line of JSON in any case",
+}
+"""What these write to standard output instead."""
+
+
+def test_every_command_can_answer_a_program() -> None:
+    """With --json; those that can't have something of their own to read."""
+    assert {name for name, options in LEAVES.items() if "--json" not in options} == set(
+        WITHOUT_JSON
+    )
+
+
+def test_a_document_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every command, so that a log or `read` takes it as it is."""
+    print_json({"ok": True, "problems": [{"line": 2}]})
+    assert capsys.readouterr().out == '{"ok":true,"problems":[{"line":2}]}\n'
 
 
 # -- columns -----------------------------------------------------------------------------------
@@ -137,6 +210,26 @@ def test_a_state_says_its_connection_once() -> None:
     text = shown(40, terminal=False, connections=[down])
     assert text.count(CONN) == 1
     assert "no answer" in text
+
+
+def test_brackets_of_an_address_are_no_markup() -> None:
+    """An IPv6 address stays whole, also in a table on a terminal."""
+    conn = "tcp://[fe80::1]:502"
+    row = make_status()["connections"][0] | {"conn": conn}
+    assert conn in shown(120, terminal=True, connections=[row])
+
+
+def test_a_row_of_a_table_has_its_style() -> None:
+    """A bad tag is red from its name to its reason, in a terminal that shows colours."""
+    grid = tables.Grid("", ("tag", "why"), frozenset())
+    grid.add("FLOW", "flat")
+    grid.add("PRESS", "[gone]", style="red")
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system="standard")
+    grid.show(console)
+    assert isinstance(console.file, io.StringIO)
+    first, second = console.file.getvalue().splitlines()[3:5]
+    assert "\x1b[31m" not in first
+    assert re.search(r"\x1b\[31mPRESS.*\x1b\[31m\[gone\]", second)
 
 
 def test_rates_are_shown_where_there_are_any() -> None:

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
+from rich.console import Console
 
 from edge_agent.errors import ConfigError
 from edge_agent.postgres.health import HealthCheck
@@ -19,7 +20,7 @@ from remote.exposition import exposition
 from remote.login import masked, password_in, scram_verifier, subscription_address, verifies
 from remote.serve import Service
 from remote.state import ReplicationStatus, judged
-from remote.status import line
+from remote.status import line, show
 
 NOW = datetime(2025, 8, 17, 12, tzinfo=UTC)
 
@@ -168,14 +169,15 @@ async def test_serve_tells_the_newest_look() -> None:
     assert answer.text == line(service.status)
 
 
-def test_a_verdict_is_printed_somewhere() -> None:
-    """For people, too: the verdict and each problem."""
-    from rich.console import Console
-
-    from remote.status import table
-
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_verdict_is_printed_for_people(*, terminal: bool) -> None:
+    """The figures and each problem; in a pipe it is one line, however long."""
     output = io.StringIO()
-    status = ReplicationStatus("edge", NOW, lag_s=1.5, problems=["do this"])
-    Console(file=output, width=100).print(table(status))
-    assert "1.50 s" in output.getvalue()
-    assert "do this" in output.getvalue()
+    problem = "slot plc_edge: [invalid] " + "do this " * 20 + "at last"
+    status = ReplicationStatus("edge", NOW, lag_s=1.5, problems=[problem])
+    show(status, Console(file=output, width=60, force_terminal=terminal))
+    told = output.getvalue()
+    assert "1.50 s" in told
+    assert "[invalid]" in told
+    assert "at last" in told
+    assert (f"problem       {problem}\n" in told) is not terminal

@@ -1,8 +1,9 @@
-"""The pure parts of backfill, reconcile and resync: hours, portions, sums, throttle, progress."""
+"""The pure parts of backfill, reconcile and resync: hours, portions, sums, throttle."""
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edge_agent.errors import ConfigError
-from remote.comparison import Rows
+from remote.comparison import Difference, Rows
 from remote.copying import RowCounter, Throttle, rows_of
 from remote.hours import DAY, HOUR, MINUTE, Span, ceiling, floor, joined, parse_time, shown, split
 from remote.portions import LENGTHS, Job, Portions
-from remote.progress import LINE_INTERVAL_S, progress
+from remote.reconcile import Outcome, print_outcome
 from remote.sums import Sum, differing
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -173,25 +174,13 @@ def test_rows_add_up() -> None:
     assert Rows(extra=1)
 
 
-# --- progress ----------------------------------------------------------------------------------
-
-
-def test_a_line_now_and_then_where_there_is_no_terminal() -> None:
-    """Not more than one in LINE_INTERVAL_S."""
-    output, now_s = io.StringIO(), 0.0
-    with progress("backfill", Console(file=output), lambda: now_s) as show:
-        for done in range(100):
-            now_s += LINE_INTERVAL_S / 20
-            show(done / 100, f"{done} rows")
-    lines = output.getvalue().splitlines()
-    assert len(lines) == 5
-    assert lines[0] == "backfill:  19%  19 rows"
-
-
-def test_a_bar_on_a_terminal() -> None:
-    """With the share that is done."""
-    output = io.StringIO()
-    with progress("backfill", Console(file=output, force_terminal=True, width=120)) as show:
-        show(0.5, "12 rows")
-    assert "50%" in output.getvalue()
-    assert "12 rows" in output.getvalue()
+def test_a_difference_is_shown_with_its_whole_name() -> None:
+    """Brackets in the name of a device are no markup of the table."""
+    difference = Difference(NOON, "A1", "[red]", 3600, 3599, Rows(missing=1))
+    outcome = Outcome(Span(NOON, NOON + HOUR), 1, 3600, (difference,), (), repaired=True)
+    console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False)
+    print_outcome(outcome, console)
+    assert isinstance(console.file, io.StringIO)
+    assert re.search(
+        r"A1 +│ \[red\] +│ +3,600 │ +3,599 │ 1 missing, inserted", console.file.getvalue()
+    )
