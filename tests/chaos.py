@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
-from types import TracebackType
 from typing import Final, Self
 
 from tests.servers import free_port
@@ -106,12 +105,7 @@ class Proxy:
         await self.accept()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.refuse()
         for task in self._tasks:
             task.cancel()

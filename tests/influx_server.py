@@ -99,10 +99,6 @@ class Influx(Server):
         super().stop(sig)
         self.backend.stop(sig)
 
-    def kill(self) -> None:
-        """End both without warning; what was acknowledged must be there after `start`."""
-        self.stop(signal.SIGKILL)
-
     def execute(self, statement: str) -> list[dict[str, Any]]:
         """Run one InfluxQL statement; its series, as InfluxDB returns them."""
         query = urllib.parse.urlencode({"q": statement, "db": self.bucket, "epoch": "ms"})

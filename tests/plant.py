@@ -106,14 +106,6 @@ class Simulator(Server):
     def ready(self) -> bool:
         return all(map(Path.exists, self._lines)) and all(map(answers, self._ports))
 
-    def mute(self) -> None:
-        """Answer nothing any more; the kernel still takes connections and requests."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def unmute(self) -> None:
-        """Answer again, what has been asked meanwhile too."""
-        os.kill(self.pid, signal.SIGCONT)
-
 
 class Agent(Server):
     """The daemon as a user starts it; `port` is that of its HTTP server."""

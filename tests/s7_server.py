@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -41,19 +40,6 @@ class S7Server(Server):
     def conn(self) -> str:
         """Address for a map's `conn` column."""
         return f"s7://127.0.0.1:{self.port}"
-
-    def pause(self) -> None:
-        """Answer nothing any more; the kernel still takes connections and requests."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # all its threads
-
-    def resume(self) -> None:
-        """Answer again, what has been asked meanwhile too."""
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End without a word."""
-        self.stop(signal.SIGKILL)
 
 
 def serve(port: int, areas: Mapping[str, str]) -> None:

@@ -12,9 +12,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 START_TIMEOUT_S = 30.0
@@ -114,6 +114,28 @@ class Server:
             self._log.close()
             self._log = None
 
+    def kill(self) -> None:
+        """End it without a word. It may be paused."""
+        self.stop(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Answer nothing any more; the kernel still takes connections and requests."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # all its threads
+
+    def resume(self) -> None:
+        """Answer again, what has been asked meanwhile too."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Paused for as long as the block runs."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
     @property
     def pid(self) -> int:
         """Process id of the running server."""
@@ -123,12 +145,7 @@ class Server:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

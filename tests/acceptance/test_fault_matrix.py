@@ -27,7 +27,7 @@ import aiomqtt
 import pytest
 
 from edge_agent import address_map
-from edge_agent.model import Tag, ValueType
+from edge_agent.model import Tag, TagKey, ValueType
 from edge_agent.simulator import matches
 from edge_agent.store.reader import StoreReader
 from tests.chaos import Proxy, Spoil, cut_after, halves, late, mute, passing
@@ -198,7 +198,7 @@ def test_every_fault_of_the_simulator(transport: str, tmp_path: Path) -> None:
     wrong = []
     for key, ts_ms, value in samples(agent.data_dir):
         times[key[1]].add(ts_ms)
-        if not matches(by_key[key], ts_ms, value, late_ms=LATE_MS):
+        if not matches(by_key[TagKey(*key)], ts_ms, value, late_ms=LATE_MS):
             wrong.append((key[1], ts_ms, value))
     problems = [f"{cell.name}: {what}" for cell in cells for what in judged(cell, times, end_ms)]
     if wrong:

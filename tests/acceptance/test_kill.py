@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 
 from tests.acceptance.conftest import MakeRig, many_tags
@@ -20,7 +19,7 @@ def test_killed_at_random_moments(rig: Rig) -> None:
     for _ in range(KILLS):
         rig.agent.launch()
         time.sleep(moments.uniform(*LIFE_S))
-        rig.agent.stop(signal.SIGKILL)
+        rig.agent.kill()
     killed = rig.agent.journal()
     at_work = rig.agent.log().count("running: ")
     assert at_work > KILLS / 2, f"only {at_work} of {KILLS} kills met an agent at work"

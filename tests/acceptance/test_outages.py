@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from functools import partial
 
@@ -57,7 +56,7 @@ def test_broker_killed(rig: Rig) -> None:
     for _ in range(3):
         rig.wait_taken(500)
         kills_ms.append(rig.now_ms())
-        rig.broker.stop(signal.SIGKILL)
+        rig.broker.kill()
         rig.run_for(WARM_UP_S)
         rig.broker.start()
         rig.settle()
@@ -105,7 +104,7 @@ def test_everything_down_and_the_agent_restarted(hasty_rig: Rig, outage_s: float
         rig.stop_orderly()
         rig.agent.start()
         rig.run_for(outage_s / 3)
-        rig.agent.stop(signal.SIGKILL)
+        rig.agent.kill()
         rig.agent.start()
         rig.run_for(outage_s / 3)
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from edge_agent.model import Tag
 from tests.acceptance.conftest import MakeRig, plant_tags
 from tests.servers import wait_until
@@ -36,9 +34,9 @@ def test_plcs_killed_and_mute(make_rig: MakeRig) -> None:
     killed, mute, well = rig.plcs
     rig.agent.start()
     rig.settle()
-    mute.mute()
+    mute.pause()
     silent_ms = rig.now_ms()
-    killed.stop(signal.SIGKILL)
+    killed.kill()
     dead_ms = rig.now_ms()
     rig.run_for(AWAY_S)
     assert not rig.connected(killed)
@@ -47,7 +45,7 @@ def test_plcs_killed_and_mute(make_rig: MakeRig) -> None:
     killed.start()
     rig.run_for(MUTE_S - AWAY_S)
     spoke_ms = rig.now_ms()
-    mute.unmute()
+    mute.resume()
     wait_until(lambda: rig.connected(killed) and rig.connected(mute), "the PLCs' return")
     rig.run_for(LONGEST_PERIOD_S)
     rig.settle()

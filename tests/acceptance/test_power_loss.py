@@ -10,16 +10,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from edge_agent.errors import TransientError
-from edge_agent.journal import opening, salvage
+from edge_agent.journal import Journal, opening, salvage
 from edge_agent.journal.file import JournalFile
 from tests.filesystems import ext4
 from tests.journals import (
     Feed,
+    Sample,
     abandon,
     balance_faults,
     balanced,
@@ -36,6 +38,35 @@ ROOT = Path(__file__).parents[2]
 WRITER = [sys.executable, "-m", "tests.journal_writer"]
 DISK_MEGABYTES = 96
 PIPE_BYTES = 65_536
+PAGE_BYTES = 4096
+
+
+async def filled(path: Path, commits: int) -> tuple[Journal, Feed]:
+    """A journal, open, with 1,000 samples in each commit."""
+    journal, feed = await opened(path), Feed()
+    for _ in range(commits):
+        feed.fill(journal, 1000)
+        assert await commit(journal)
+    return journal, feed
+
+
+async def damaged(path: Path) -> list[Sample]:
+    """On the disk there is a journal without its first page; what it holds."""
+    journal, feed = await filled(path, commits=6)
+    await journal.close()
+    with path.open("r+b") as stream:
+        stream.write(bytes(PAGE_BYTES))
+    os.sync()
+    return feed.samples
+
+
+async def assert_holds(path: Path, samples: Sequence[Sample], *, salvages: int = 0) -> None:
+    """The journal opens after so many salvages, has these samples, and its books balance."""
+    journal = await opened(path)
+    assert journal.salvages == salvages
+    assert await drained(journal) == samples
+    await balanced(journal)
+    await journal.close()
 
 
 def test_power_loss_loses_nothing_that_was_taken(tmp_path: Path) -> None:
@@ -84,11 +115,8 @@ async def test_what_the_disk_refused_is_never_taken(tmp_path: Path) -> None:
     The file is read again after such a failure, and shows what the disk never got.
     """
     with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
-        path, feed = disk.path / "journal.db", Feed()
-        journal = await opened(path)
-        for _ in range(3):
-            feed.fill(journal, 1000)
-            assert await commit(journal)
+        path = disk.path / "journal.db"
+        journal, feed = await filled(path, commits=3)
         disk.lose_power()
         feed.fill(journal, 1000)
         for _ in range(5):
@@ -96,10 +124,7 @@ async def test_what_the_disk_refused_is_never_taken(tmp_path: Path) -> None:
             assert (journal.taken, journal.uncommitted) == (3000, 1000)
         abandon(journal)
         disk.restore_power()
-        journal = await opened(path)
-        assert await drained(journal) == feed.samples[:3000]
-        await balanced(journal)
-        await journal.close()
+        await assert_holds(path, feed.samples[:3000])
 
 
 @pytest.mark.parametrize("steps", [1, 3, None], ids=["early", "late", "at its end"])
@@ -110,15 +135,8 @@ async def test_power_loss_in_and_after_a_salvage(
     ended, the new file is on the disk although it was written without a WAL."""
     monkeypatch.setattr(salvage, "BYTES_PER_STEP", 20_000)
     with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
-        path, feed = disk.path / "journal.db", Feed()
-        journal = await opened(path)
-        for _ in range(6):
-            feed.fill(journal, 1000)
-            assert await commit(journal)
-        await journal.close()
-        with path.open("r+b") as stream:
-            stream.write(b"\0" * 4096)
-        os.sync()
+        path = disk.path / "journal.db"
+        samples = await damaged(path)
         reached = itertools.count(1)
 
         def reach(_: float) -> None:
@@ -134,11 +152,7 @@ async def test_power_loss_in_and_after_a_salvage(
                 salvage.replace(path, journal_file, ("a",), reach)
         disk.restore_power()
         assert len(set_aside(path)) == (steps is None)
-        journal = await opened(path)
-        assert journal.salvages == (steps is not None)
-        assert await drained(journal) == feed.samples
-        await balanced(journal)
-        await journal.close()
+        await assert_holds(path, samples, salvages=int(steps is not None))
         assert len(set_aside(path)) == 1
 
 
@@ -150,15 +164,8 @@ async def test_power_loss_after_the_damaged_file_was_renamed(
 ) -> None:
     """The new file is whole by then: the next start puts it in its place, or opens it again."""
     with ext4(tmp_path / "disk", DISK_MEGABYTES) as disk:
-        path, feed = disk.path / "journal.db", Feed()
-        journal = await opened(path)
-        for _ in range(6):
-            feed.fill(journal, 1000)
-            assert await commit(journal)
-        await journal.close()
-        with path.open("r+b") as stream:
-            stream.write(b"\0" * 4096)
-        os.sync()
+        path = disk.path / "journal.db"
+        samples = await damaged(path)
 
         def cut(*_: object) -> None:
             disk.lose_power()
@@ -184,11 +191,7 @@ async def test_power_loss_after_the_damaged_file_was_renamed(
         gc.collect()  # What was being opened holds the file.
         disk.restore_power()
         assert path.exists() == (moment != "between its renames")
-        journal = await opened(path)
-        assert journal.salvages == 0
-        assert await drained(journal) == feed.samples
-        await balanced(journal)
-        await journal.close()
+        await assert_holds(path, samples)
         assert len(set_aside(path)) == 1
 
 

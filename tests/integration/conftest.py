@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from tests.certificates import make_certificates
+from tests.chaos import Proxy
 from tests.integration.plc_database import FLAVOURS, Cluster, Database
+from tests.servers import Server
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -42,6 +46,21 @@ async def no_traceback(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     # `caplog.records` has those of the phase that runs, which here is the teardown.
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
     assert [r for r in records if r.levelno >= logging.INFO and r.name != "asyncio"] == []
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """In front of the module's `server`."""
+    async with Proxy(server.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `make_certificates`."""
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder
 
 
 @pytest.fixture(scope="module", params=FLAVOURS)

@@ -10,6 +10,7 @@ from edge_agent import address_map, protocols
 from edge_agent.generate.subject import Subject
 from edge_agent.model import ByteOrder, Tag, ValueType
 from edge_agent.settings import load_settings
+from tests.tags import plain_tag
 
 NASTY_DEVICE = 'O\'Brien "\\n" $__timeFilter(x) [[y]] ${z} {{ $x }}'
 NASTY_TAG = "온도 '\"\\ {{ $value }} :psql"
@@ -17,22 +18,7 @@ NASTY_TAG = "온도 '\"\\ {{ $value }} :psql"
 
 def make_tag(name: str = "PRESS", **fields: Any) -> Tag:
     """A row with what matters to a test."""
-    common: dict[str, Any] = {
-        "site": "A1",
-        "line": "L1",
-        "device": "PUMP01",
-        "tag": name,
-        "protocol": "modbus",
-        "conn": "tcp://10.0.0.5:502",
-        "unit_id": 1,
-        "address": "hr:0",
-        "type": ValueType.FLOAT32,
-        "scale": 1.0,
-        "offset": 0.0,
-        "period_ms": 1000,
-        "unit": "bar",
-    }
-    return Tag(**common | fields)
+    return plain_tag(name, **fields)
 
 
 def nasty_tags() -> list[Tag]:

@@ -6,10 +6,7 @@ is stopped and killed. S7 runs them in test_s7.py, on the same server as its oth
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from edge_agent.protocols import conformance, load
 from edge_agent.protocols.conformance import NOW_MS, Check, Rig, ServerCheck
 from edge_agent.protocols.simulated import signal as simulated_signal
 from tests.modbus_server import PymodbusServer
-from tests.servers import Server
 
 # uvloop's transports differ from asyncio's in what they raise and when; the agent runs on uvloop.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -70,26 +66,6 @@ def simulated_rig() -> Rig:
     )
 
 
-@dataclass(frozen=True)
-class Process:
-    """A server as the device that the checks stop, kill and start."""
-
-    server: Server
-
-    def pause(self) -> None:
-        os.kill(self.server.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.server.pid, os.WSTOPPED)
-
-    def resume(self) -> None:
-        os.kill(self.server.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.server.stop(signal.SIGKILL)
-
-    def start(self) -> None:
-        self.server.start()
-
-
 @pytest.fixture(scope="module")
 def modbus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PymodbusServer]:
     with PymodbusServer(tmp_path_factory.mktemp("modbus"), {1: CELLS}) as server:
@@ -116,4 +92,4 @@ async def test_every_driver_keeps_the_contract_while_its_device_is_away(
 ) -> None:
     """Paused, killed and back."""
     with PymodbusServer(tmp_path, {1: CELLS}) as server:
-        await check(modbus_rig(server.conn), Process(server))
+        await check(modbus_rig(server.conn), server)

@@ -20,7 +20,7 @@ import pytest
 from edge_agent.codec import WIDTHS
 from edge_agent.generate.subject import Rendered
 from edge_agent.generate.telegraf import render_modbus, render_mqtt
-from edge_agent.model import Series, Tag, ValueType
+from edge_agent.model import Series, Tag, TagKey, ValueType
 from edge_agent.simulator import matches, rebind
 from edge_agent.sinks.message import time_text, topic_of
 from tests.integration.generated import NASTY_DEVICE, make_subject, make_tag, nasty_tags, plant_tags
@@ -87,7 +87,7 @@ def test_modbus_in_has_every_tag_once_or_says_why_not(modbus: Rendered) -> None:
     for entry in tomllib.loads(modbus.text)["inputs"]["modbus"]:
         for metric in entry["metric"]:
             labels = metric["tags"]
-            key = (labels["site"], labels["device"], labels["tag"])
+            key = TagKey(labels["site"], labels["device"], labels["tag"])
             assert key not in found
             found[key] = metric
             assert (labels["line"], labels["unit"]) == (tags[key].line, tags[key].unit)

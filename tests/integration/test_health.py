@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edge_agent.postgres import database, sql_files
 from edge_agent.postgres.health import HealthCheck, read_health
 from tests.integration.plc_database import WITHOUT_TIMESCALE, Cluster, Database
 from tests.servers import TIMESCALE_WORKERS, Postgres
+from tests.waiting import until
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 CALL_SECONDS_MAX = 0.05
@@ -299,7 +300,7 @@ async def test_a_job_that_fails(tmp_path: Path) -> None:
                     f" LANGUAGE plpgsql AS $$ BEGIN {text} END $$"
                 )
 
-            async def until(told: Callable[[list[HealthCheck]], bool]) -> list[HealthCheck]:
+            async def told(so: Callable[[list[HealthCheck]], bool]) -> list[HealthCheck]:
                 async with asyncio.timeout(30):
                     while True:
                         checks = [
@@ -307,7 +308,7 @@ async def test_a_job_that_fails(tmp_path: Path) -> None:
                             for check in await read_health(connection)
                             if check.object == "plc_expire"
                         ]
-                        if told(checks):
+                        if so(checks):
                             return checks
                         await asyncio.sleep(0.1)
 
@@ -316,13 +317,13 @@ async def test_a_job_that_fails(tmp_path: Path) -> None:
                 f"SELECT alter_job({job}, schedule_interval => interval '1 second',"
                 " retry_period => interval '1 second', max_retries => -1, next_start => now())"
             )
-            checks = await until(lambda checks: any(check.problem for check in checks))
+            checks = await told(lambda checks: any(check.problem for check in checks))
             (failing,) = [check for check in checks if check.problem]
             assert failing.check == "job_failures"
             assert failing.value >= 1
             assert "the disk is gone" in str(failing.problem)
             await body("NULL;")
-            checks = await until(lambda checks: not any(check.problem for check in checks))
+            checks = await told(lambda checks: not any(check.problem for check in checks))
             assert {check.check for check in checks} == {"job_age_seconds", "job_failures"}
 
 
@@ -339,7 +340,7 @@ class SlotServer:
         """How much WAL slots may keep."""
         await self.connection.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{limit}'")
         await self.connection.execute("SELECT pg_reload_conf()")
-        await until(lambda: self._shows(limit))
+        await until(lambda: self._shows(limit), f"a limit of {limit}")
 
     async def _shows(self, limit: str) -> bool:
         return bool(await self.connection.fetchval("SHOW max_slot_wal_keep_size") == limit)
@@ -356,13 +357,6 @@ class SlotServer:
         """What is said of slots."""
         found = await read_health(self.connection)
         return {each.check: each for each in found if each.check.startswith("slot_")}
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that the server does in its own time."""
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_a_slot_from_its_first_day_to_its_last(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,11 +97,11 @@ async def test_why_was_it_bad(tmp_path: Path, plc: PymodbusServer) -> None:
         code, found = await rig.get("/frames?device=nobody")
         assert code == 404
         assert found["error"].startswith("the running map has no 'nobody'; expected DEVICE, ")
-        os.kill(plc.pid, signal.SIGSTOP)
+        plc.pause()
         await rig.until(lambda status: status["connections"][0]["errors"].get("timeout", 0) > 0)
         _, found = await rig.get("/frames?device=PUMP01")
         [incident] = found["blocks"][0]["incidents"]
         assert len(incident["tags"]) == TAGS - 1
         assert incident["exchanges"][-1]["reply"] == ""
         assert "no answer within 1 s" in incident["exchanges"][-1]["error"]
-        os.kill(plc.pid, signal.SIGCONT)
+        plc.resume()

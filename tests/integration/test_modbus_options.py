@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +33,6 @@ A = block(0, 5)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibmodbusServer]:
     folder: Path = tmp_path_factory.mktemp("libmodbus")
     with LibmodbusServer(folder / "server", compile_server(folder), CELLS) as running:
-        yield running
-
-
-@pytest.fixture
-async def proxy(server: LibmodbusServer) -> AsyncIterator[Proxy]:
-    async with Proxy(server.port) as running:
         yield running
 
 

@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from signal import Signals
-from types import TracebackType
 from typing import Self
 
 import pytest
@@ -32,6 +30,7 @@ from edge_agent.protocols.modbus_wire import Request
 from tests.chaos import Spoil, Step, cut_after, halves, late, mute, once, passing, saying
 from tests.integration.test_drivers import CELLS, modbus_rig
 from tests.libmodbus_server import LibmodbusLine, SerialLine, compile_server
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
@@ -64,13 +63,6 @@ async def read(driver: ModbusDriver, wanted: Block, *, within_s: float = READ_S_
     async with asyncio.timeout(within_s):
         [reply] = await driver.read(wanted)
     return list(reply.values)
-
-
-async def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + READ_S_MAX
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -107,7 +99,7 @@ async def test_a_port_that_vanishes_between_reads(line: SerialLine) -> None:
     """The next read says so without waiting for its timeout."""
     driver = ModbusDriver(line.conn, now_ms=lambda: 0)
     await driver.connect()
-    line.stop(Signals.SIGKILL)
+    line.kill()
     started = time.monotonic()
     with pytest.raises(TransientError, match="the port is gone"):
         await read(driver, block(0, 5))
@@ -229,12 +221,7 @@ class RtuDevice:
         self._task = asyncio.create_task(self._answer())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -266,13 +253,8 @@ class PtyDevice(RtuDevice):
             os.close(self.slave)
             self.master = -1
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await super().__aexit__(kind, error, tb)
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
         self.cut()
 
 
@@ -299,13 +281,8 @@ class TcpDevice(RtuDevice):
         for writer in self._writers:
             writer.close()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await super().__aexit__(kind, error, tb)
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
         self._server.close()
         self.cut()
         await asyncio.sleep(0)
@@ -375,7 +352,7 @@ async def test_a_late_reply_while_nobody_waits(device: RtuDevice, driver: Modbus
     device.spoil = once(late(release))
     await no_answer(driver, A)
     release.set()
-    await eventually(lambda: device.said_at > 0, "the late reply")
+    await until(lambda: device.said_at > 0, "the late reply")
     await asyncio.sleep(0.02)
     assert await read(driver, B) == values_of(B)
     assert len(device.requests) == 2
@@ -719,7 +696,7 @@ async def test_whatever_is_spoiled_no_value_is_wrong(device: RtuDevice, seed: in
             continue
     assert right > 10
     device.spoil = passing
-    await eventually(device._replies.empty, "the device has said all")
+    await until(device._replies.empty, "the device has said all")
     for wanted in ALL:
         for _ in range(10):
             with suppress(TimeoutError, DeviceError):

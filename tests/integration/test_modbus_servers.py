@@ -21,7 +21,7 @@ from edge_agent.model import ByteOrder, Tag, ValueType
 from edge_agent.protocols import conformance
 from edge_agent.protocols.conformance import Check, Rig, ServerCheck
 from edge_agent.protocols.modbus import ModbusDriver
-from tests.integration.test_drivers import CELLS, Process, modbus_rig
+from tests.integration.test_drivers import CELLS, modbus_rig
 from tests.integration.test_modbus_serial import TIMEOUT_MS, block, read
 from tests.libmodbus_server import (
     LibmodbusLine,
@@ -190,7 +190,7 @@ async def test_a_server_that_is_away(
 ) -> None:
     """Paused, killed and back."""
     with kind(tmp_path, {1: CELLS}) as server:
-        await check(rtu_rig(server.conn), Process(server))
+        await check(rtu_rig(server.conn), server)
 
 
 # Values and refusals.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,8 +14,7 @@ from edge_agent.errors import TransientError
 from edge_agent.protocols import conformance
 from edge_agent.protocols.conformance import Check, Rig, ServerCheck
 from edge_agent.protocols.modbus import ModbusDriver
-from tests.integration.test_drivers import CELLS, Process, modbus_rig
-from tests.integration.test_tls import make_certificates
+from tests.integration.test_drivers import CELLS, modbus_rig
 from tests.modbus_server import PymodbusServer
 
 pytestmark = [
@@ -49,7 +46,7 @@ asyncio.run(serve(*sys.argv[1:]))
 
 
 class TlsServer(PymodbusServer):
-    """pymodbus's server with one of the certificates of `make_certificates`."""
+    """pymodbus's server with one of the authority's certificates."""
 
     def __init__(
         self, folder: Path, certificates: Path, name: str = "right", *, wants: bool = False
@@ -65,13 +62,6 @@ class TlsServer(PymodbusServer):
     @property
     def conn(self) -> str:
         return f"tcp+tls://127.0.0.1:{self.port}"
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    make_certificates(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +102,7 @@ async def test_a_server_that_is_away(
 ) -> None:
     """Paused, killed and back."""
     with TlsServer(tmp_path, certificates) as server:
-        await check(modbus_rig(f"{server.conn}?ca={certificates}/ca.pem"), Process(server))
+        await check(modbus_rig(f"{server.conn}?ca={certificates}/ca.pem"), server)
 
 
 async def reads(conn: str) -> None:
@@ -199,10 +189,10 @@ async def test_a_mute_server_does_not_hold_close_up(tmp_path: Path, certificates
     with TlsServer(tmp_path, certificates) as server:
         driver = ModbusDriver(f"{server.conn}?ca={certificates}/ca.pem", now_ms=lambda: 0)
         await driver.connect()
-        os.kill(server.pid, signal.SIGSTOP)
+        server.pause()
         started = time.monotonic()
         await driver.close()
         assert time.monotonic() - started < FAIL_S_MAX
         with pytest.raises(TransientError, match="no connection within"):
             await driver.connect()
-        os.kill(server.pid, signal.SIGCONT)
+        server.resume()

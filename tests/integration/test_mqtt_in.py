@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import signal
 import subprocess
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from math import isnan
@@ -31,6 +29,8 @@ from edge_agent.protocols.base import Driver
 from edge_agent.protocols.mqtt import MqttDriver
 from tests.journals import opened, traced
 from tests.servers import Mosquitto, free_port
+from tests.tags import plain_tag
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -50,12 +50,9 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 def make_tag(
     name: str, address: str, value_type: ValueType = ValueType.FLOAT64, **other: Any
 ) -> Tag:
-    fields: dict[str, Any] = {
-        "site": "S", "line": "L", "device": "D", "tag": name, "protocol": "mqtt", "conn": "mqtt://b",
-        "unit_id": 1, "address": address, "type": value_type, "scale": 1.0, "offset": 0.0,
-        "period_ms": 200, "unit": "",
-    }  # fmt: skip
-    return Tag(**(fields | other))
+    fields = {"protocol": "mqtt", "conn": "mqtt://b", "period_ms": 200}
+    fields |= {"site": "S", "unit": ""} | other  # not as `message` has it
+    return plain_tag(name, address=address, type=value_type, **fields)
 
 
 def syntax(_: str) -> type[Driver]:
@@ -115,12 +112,6 @@ async def read(driver: MqttDriver, block: Block, count: int = 0) -> Samples:
             await asyncio.sleep(0.01)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def lost(driver: MqttDriver, block: Block) -> str:
     """The error with which a read fails, soon."""
     async with asyncio.timeout(SOON_S):
@@ -148,40 +139,10 @@ class Plant(Mosquitto):
 
     def start(self) -> Self:
         super().start()
-        asyncio.run(publish(self.port, *self.retained.items(), retain=True))
+        with ThreadPoolExecutor(1) as thread:  # where no event loop runs
+            publishing = publish(self.port, *self.retained.items(), retain=True)
+            thread.submit(asyncio.run, publishing).result()
         return self
-
-
-class Device:
-    """Its process, stopped and killed."""
-
-    def __init__(self, broker: Mosquitto) -> None:
-        self._broker = broker
-
-    def pause(self) -> None:
-        os.kill(self._broker.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self._broker.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        self._broker.stop(signal.SIGKILL)
-
-    def start(self) -> None:
-        # In a process' own loop there is one already: the messages are sent from a thread.
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                self._broker.start()
-            except BaseException as error:
-                failed.append(error)
-                raise
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        assert not failed
 
 
 @pytest.fixture
@@ -220,7 +181,7 @@ async def test_the_drivers_contract_when_the_broker_dies(
     check: conformance.ServerCheck, plant: Plant
 ) -> None:
     """The same suite as every driver."""
-    await check(rig_of(plant), Device(plant))
+    await check(rig_of(plant), plant)
 
 
 # What a message is worth.
@@ -458,8 +419,7 @@ async def test_nobody_listens() -> None:
 
 async def test_a_mute_broker_is_given_up_in_time_and_for_good(broker: Mosquitto) -> None:
     """No answer to CONNECT: an error within the time; woken up, the broker keeps no client."""
-    os.kill(broker.pid, signal.SIGSTOP)
-    try:
+    with broker.paused():
         driver = MqttDriver(
             f"mqtt://127.0.0.1:{broker.port}?timeout_ms=200&client_id=mute", now_ms=lambda: NOW_MS
         )
@@ -474,8 +434,6 @@ async def test_a_mute_broker_is_given_up_in_time_and_for_good(broker: Mosquitto)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-    finally:
-        os.kill(broker.pid, signal.SIGCONT)
     await until(lambda: not mqtt_link._background)
     await driver.connect()
     assert await driver.read(block_of("f/a")) == []
@@ -486,11 +444,11 @@ async def test_the_first_read_of_a_dead_broker_fails_at_once(broker: Mosquitto) 
     """Killed while the answer to SUBSCRIBE is due: a TransientError, not a timeout."""
     block = block_of("f/a")
     async with connected(broker.port) as driver:
-        os.kill(broker.pid, signal.SIGSTOP)
+        broker.pause()
         reading = asyncio.create_task(driver.read(block))
         await asyncio.sleep(0.05)
         assert not reading.done()
-        broker.stop(signal.SIGKILL)
+        broker.kill()
         with pytest.raises(TransientError, match="ended the connection"):
             async with asyncio.timeout(SOON_S):
                 await reading
@@ -504,7 +462,7 @@ async def test_what_had_arrived_survives_a_reconnect(broker: Mosquitto) -> None:
         await driver.read(block)
         await publish(broker.port, ("f/a", "1"))
         await until(lambda: driver.counters.messages == 1)
-        broker.stop(signal.SIGKILL)
+        broker.kill()
         async with asyncio.timeout(WAIT_S):
             await asyncio.shield(cast("mqtt_link.Link", driver._link)._watch)
         with pytest.raises(TransientError):
@@ -540,41 +498,18 @@ async def test_login_with_a_password_from_a_file(
     assert "s3cret" not in caplog.text
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities; of the first a server's certificate for 127.0.0.1, and a client's."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("ca", "other"):
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-        openssl("req", "-x509", *key, *files, "-subj", f"/CN=plant-{name}")
-    for name in ("server", "client"):
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.csr")
-        openssl("req", *key, *files, "-subj", f"/CN={name}")
-        (folder / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.pem", "-extfile", f"{name}.ext"),
-        )
-    return folder
-
-
 @pytest.fixture
 def tls_broker(tmp_path: Path, certificates: Path) -> Iterator[Mosquitto]:
     config = (
-        f"cafile {certificates}/ca.pem\ncertfile {certificates}/server.pem\n"
-        f"keyfile {certificates}/server.key\nrequire_certificate true\nallow_anonymous true\n"
+        f"cafile {certificates}/ca.pem\ncertfile {certificates}/right.pem\n"
+        f"keyfile {certificates}/right.key\nrequire_certificate true\nallow_anonymous true\n"
     )
     with Mosquitto(tmp_path / "mosquitto", config) as server:
         yield server
 
 
 def tls_conn(port: int, folder: Path, ca: str) -> str:
-    own = f"cert={folder}/client.pem&key={folder}/client.key"
+    own = f"cert={folder}/certified.pem&key={folder}/certified.key"
     return f"mqtts://127.0.0.1:{port}?ca={folder}/{ca}.pem&{own}"
 
 
@@ -585,7 +520,8 @@ async def test_tls_with_a_client_certificate(tls_broker: Mosquitto, certificates
     await driver.connect()
     block = block_of("f/a")
     await driver.read(block)
-    tls = aiomqtt.TLSParameters(f"{folder}/ca.pem", f"{folder}/client.pem", f"{folder}/client.key")
+    own = f"{folder}/certified"
+    tls = aiomqtt.TLSParameters(f"{folder}/ca.pem", f"{own}.pem", f"{own}.key")
     async with aiomqtt.Client("127.0.0.1", port, tls_params=tls) as client:
         for n in range(50):
             await client.publish("f/a", str(n), qos=1)
@@ -597,7 +533,7 @@ async def test_tls_with_a_broker_that_cannot_be_trusted(
     tls_broker: Mosquitto, certificates: Path
 ) -> None:
     """A certificate of another authority is refused, with the reason, and no socket stays open."""
-    conn = tls_conn(tls_broker.port, certificates, "other")
+    conn = tls_conn(tls_broker.port, certificates, "other-ca")
     driver = MqttDriver(conn, now_ms=lambda: NOW_MS)
     open_files = 0
     for attempt in range(4):
@@ -632,7 +568,7 @@ async def test_poller_and_journal_take_every_message_through_a_restart(
         await publish(broker.port, *sent)
         await until(lambda end=begin + 1_000: poller.counters.samples == end)  # type: ignore[misc]
         if begin == 0:
-            broker.stop(signal.SIGKILL)
+            broker.kill()
             await until(lambda: not poller.connected)
             broker.start()
     poller.stop()
@@ -706,6 +642,4 @@ async def test_a_map_that_changes_while_there_is_no_connection_loses_nothing_tha
 
 async def until_messages(driver: MqttDriver, count: int) -> None:
     """Wait until the driver has seen so many."""
-    async with asyncio.timeout(WAIT_S):
-        while driver.counters.messages < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: driver.counters.messages >= count, f"{count} messages")

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,7 +20,7 @@ import pytest
 from asyncua import ua
 
 from edge_agent.errors import TransientError
-from edge_agent.model import AddressSyntax, Tag, ValueType
+from edge_agent.model import AddressSyntax, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols import opcua, opcua_client
 from edge_agent.protocols.base import Reply
@@ -40,6 +38,7 @@ from tests.opcua_server import (
     identity,
     operator,
 )
+from tests.tags import plain_tag
 
 # uvloop's transports differ from asyncio's in what they raise and when; the agent runs on uvloop.
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -74,13 +73,16 @@ def syntax(_: str) -> type[AddressSyntax]:
 def block_of(conn: str, names: Sequence[str], period_ms: int = PERIOD_MS) -> Block:
     """One block of tags that are called like their nodes."""
     tags = [
-        Tag(
-            site="S", line="L", device="D", tag=name, protocol="opcua", conn=conn, unit_id=1,
-            address=name if "=" in name else f"nsu={NAMESPACE};s={name}", type=ValueType.FLOAT64,
-            scale=1.0, offset=0.0, period_ms=period_ms, unit="",
+        plain_tag(
+            name,
+            protocol="opcua",
+            conn=conn,
+            address=name if "=" in name else f"nsu={NAMESPACE};s={name}",
+            type=ValueType.FLOAT64,
+            period_ms=period_ms,
         )
         for name in names
-    ]  # fmt: skip
+    ]
     [connection] = plan(tags, syntax)
     [block] = connection.scan_classes[0].blocks
     return block
@@ -224,7 +226,7 @@ async def test_a_bad_status_is_nan_and_an_uncertain_one_a_value(
         assert line.of("Pump.Speed")[-1] == -2
     said = [record for record in caplog.records if "BadSensorFailure" in record.message]
     assert [record.levelname for record in said].count("WARNING") == 1
-    assert "D/Pump.Pressure" in said[0].message
+    assert "PUMP01/Pump.Pressure" in said[0].message
 
 
 async def test_a_missing_node_costs_its_own_tag(
@@ -376,16 +378,13 @@ async def test_reads_of_a_subscription_never_wait(server: AnyServer, writer: Ope
     """Once it stands, a read takes what is there, also while the server is stopped."""
     async with connected(server.conn) as line:
         await line.until_known()
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with server.paused():
             await asyncio.sleep(2 * PERIOD_MS / 1000)
             await line.read()
             started = time.monotonic()
             for _ in range(20):
                 assert await line.read() == []
             assert time.monotonic() - started < 0.2
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         line.samples.clear()
         await line.until_known()
 
@@ -394,25 +393,18 @@ async def test_a_subscription_without_a_sign_of_life_is_given_up(server: AnyServ
     """A server that hangs is a connection of no use, however open its socket is."""
     async with connected(f"{server.conn}?timeout_ms=500") as line:
         await line.until_known()
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(TransientError, match="no sign of life"):
-                await line.until(lambda: False)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
+        with server.paused(), pytest.raises(TransientError, match="no sign of life"):
+            await line.until(lambda: False)
 
 
 async def test_the_first_read_may_be_cancelled(server: AnyServer, writer: Operator) -> None:
     """The subscription comes to be none the less, once."""
     async with connected(server.conn) as line:
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with server.paused():
             for _ in range(3):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.05):
                         await line.driver.read(line.block)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         await line.until_known()
         assert line.newest() == NUMBERS
 
@@ -431,7 +423,7 @@ async def test_a_server_that_is_killed_and_comes_back(mortal: AnyServer, mode: s
     """Its end is noticed at once, and it is read again once it is back, having forgotten all."""
     async with connected(f"{mortal.conn}?mode={mode}") as line:
         await line.until_known()
-        mortal.stop(signal.SIGKILL)
+        mortal.kill()
         started = time.monotonic()
         with pytest.raises(TransientError, match=f"127.0.0.1:{mortal.port}: "):
             await line.until(lambda: False)
@@ -451,11 +443,11 @@ async def test_a_read_that_waits_fails_with_its_connection(mortal: AnyServer) ->
     """At once, with the reason; it does not wait out its timeout."""
     async with connected(f"{mortal.conn}?mode=poll") as line:
         await line.until_known()
-        os.kill(mortal.pid, signal.SIGSTOP)
+        mortal.pause()
         waiting = asyncio.create_task(line.read())
         await asyncio.sleep(0.1)
         assert not waiting.done()
-        mortal.stop(signal.SIGKILL)
+        mortal.kill()
         started = time.monotonic()
         with pytest.raises(TransientError, match=r"closed by the server|reset by peer"):
             await waiting
@@ -490,7 +482,7 @@ async def test_what_had_arrived_before_the_end_is_read_first(tmp_path: Path) -> 
             async with operator(server) as writer:
                 await writer.write("Pump.Count", data_value("Pump.Count", 7))
                 await asyncio.sleep(3 * PERIOD_MS / 1000)  # it arrives, unread
-            server.stop(signal.SIGKILL)
+            server.kill()
             await asyncio.sleep(0.1)  # and so does the end
             await line.read()
             assert line.of("Pump.Count")[-1] == 7.0
@@ -728,6 +720,6 @@ async def test_the_library_logs_nothing(
     with quiet(caplog):
         async with connected(mortal.conn) as line:
             await line.until_known()
-            mortal.stop(signal.SIGKILL)
+            mortal.kill()
             with pytest.raises(TransientError):
                 await line.until(lambda: False)

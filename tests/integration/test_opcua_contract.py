@@ -12,7 +12,6 @@ from edge_agent.protocols import conformance
 from edge_agent.protocols.base import Driver
 from edge_agent.protocols.conformance import Check, Rig, ServerCheck
 from edge_agent.protocols.opcua import OpcuaDriver
-from tests.integration.test_drivers import Process
 from tests.opcua_server import AsyncuaServer, NodeOpcuaServer
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -62,9 +61,8 @@ async def test_the_drivers_contract_while_its_server_is_away(
     check: ServerCheck, mode: str, server: AnyServer
 ) -> None:
     """Paused, killed and back."""
-    device = Process(server)
     try:
-        await check(rig_of(server, mode), device)
+        await check(rig_of(server, mode), server)
     finally:
-        device.kill()
-        device.start()
+        server.kill()
+        server.start()

@@ -30,6 +30,7 @@ from edge_agent.status.figures import AgentStatus
 from tests.integration.test_agent import Rig, make_agent, make_tag, running
 from tests.plant import Simulator
 from tests.servers import Mosquitto, free_port
+from tests.waiting import until
 
 SOON_S = 5.0
 """What is asked of a reload."""
@@ -74,9 +75,7 @@ def missed(times: Sequence[int], period_ms: int = 200) -> list[int]:
 
 
 async def until_read(sink: MemorySink, tag: str, count: int = 1) -> None:
-    async with asyncio.timeout(SOON_S):
-        while len(times_of(sink, tag)) < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(times_of(sink, tag)) >= count, f"{count} of {tag}", within_s=SOON_S)
 
 
 # -- what an edit of the file does ---------------------------------------------------------------
@@ -88,7 +87,7 @@ async def test_a_tag_added_in_the_file_is_read_within_seconds(rig: Rig, sink: Me
     write(rig, [*TAGS, *new])
     for one in new:
         await until_read(sink, one.tag, 3)
-    status = await rig.agent.status()
+    status = await rig.agent.report.status()
     assert [row["conn"] for row in status["connections"]] == ["sim://a", "sim://b", "sim://c"]
     assert {row["connects"] for row in status["connections"]} == {1}
     await rig.stop()
@@ -153,11 +152,11 @@ async def test_another_period_begins_a_scan_class_of_its_own(rig: Rig, sink: Mem
 
 async def test_the_layout_is_another_one(rig: Rig) -> None:
     """Who keeps positions of tags, as the dashboard does, sees that they have changed."""
-    before = await rig.agent.live()
-    assert (await rig.agent.live())["layout"] == before["layout"]
+    before = await rig.agent.report.live()
+    assert (await rig.agent.report.live())["layout"] == before["layout"]
     write(rig, [*TAGS, make_tag("LEVEL", 4)])
     await applied(rig, 2)
-    after = await rig.agent.live()
+    after = await rig.agent.report.live()
     assert after["layout"] != before["layout"]
     assert len(after["values"]) == 4
     _, status = await rig.get("/status")
@@ -239,7 +238,7 @@ async def test_however_the_file_is_written(
                         file.flush()
                         await asyncio.sleep(0.1)
         await until_read(sink, "T29")
-    status = await rig.agent.status()
+    status = await rig.agent.report.status()
     assert (status["map"]["version"], status["map"]["refused"]) == (2, 0), caplog.text
     assert status["agent"]["tags"] == len(new)
 
@@ -315,7 +314,7 @@ async def test_a_map_is_written_over_the_one_that_was_seen_only(rig: Rig) -> Non
     with pytest.raises(ConfigError, match="another map has been applied meanwhile"):
         await rig.agent.reloader.put(before, "lee", "upload", over=seen)
     assert map_path(rig).read_bytes() == before
-    assert (await rig.agent.status())["map"]["error"] is None
+    assert (await rig.agent.report.status())["map"]["error"] is None
 
 
 async def test_an_edit_that_nobody_has_looked_at_is_not_overwritten(rig: Rig) -> None:
@@ -339,7 +338,7 @@ async def test_an_edit_that_was_wrong_is_kept_beside_the_map_that_replaces_it(ri
     map_path(rig).write_bytes(wrong)
     await rig.until(lambda status: status["map"]["error"] is not None)
     await rig.agent.reloader.put(good.replace(b"PRESS", b"P"), "lee", "upload")
-    assert (await rig.agent.status())["map"]["error"] is None
+    assert (await rig.agent.report.status())["map"]["error"] is None
     assert map_path(rig).with_name("address_map.csv.refused").read_bytes() == wrong
     assert map_path(rig).read_bytes() != wrong
 
@@ -400,7 +399,7 @@ async def test_a_tag_that_others_published_until_now(tmp_path: Path) -> None:
             assert all(value != -1.0 for value in values)
             await client.publish(topic, foreign.replace(b"2026-01-01", b"2026-01-02"), qos=1)
             await asyncio.sleep(0.5)
-            assert ingested(await rig.agent.status()) == 1
+            assert ingested(await rig.agent.report.status()) == 1
             write(rig, TAGS)
             await applied(rig, 3)
             await client.publish(topic, foreign.replace(b"2026-01-01", b"2026-01-03"), qos=1)
@@ -433,7 +432,7 @@ async def test_a_node_added_on_an_opc_ua_connection(
             await until_read(sink, "FLOW", 5)
             write(rig, [tags[0], tags[2]])
             await until_read(sink, "LEVEL", 5)
-            status = await rig.agent.status()
+            status = await rig.agent.report.status()
             await rig.stop()
     assert status["connections"][0]["connects"] == 1
     assert status["connections"][0]["errors"] == {}

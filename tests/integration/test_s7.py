@@ -19,21 +19,22 @@ from edge_agent.planner import Block, plan
 from edge_agent.protocols import conformance
 from edge_agent.protocols.conformance import Check, Rig, ServerCheck
 from edge_agent.protocols.s7 import S7Driver
-from tests.chaos import (
-    Proxy,
-    Spoil,
-    Step,
-    cut_after,
-    halves,
-    late,
-    mute,
-    once,
-    passing,
-    replacing,
-    saying,
-)
+from tests import spoiled_replies
+from tests.chaos import Proxy, Spoil, Step, cut_after, mute, once, passing, replacing, saying
 from tests.s7_server import S7Server
 from tests.servers import free_port
+from tests.spoiled_replies import (
+    FAIL_S_MAX,
+    PATIENCE_S,
+    READ_S_MAX,
+    Dialogue,
+    give_up,
+    name_of,
+    read,
+    torn,
+)
+from tests.tags import plain_tag
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"]),
@@ -41,12 +42,6 @@ pytestmark = [
 ]
 
 T = ValueType
-PATIENCE_S = 0.05
-"""When a read is given up that must not succeed."""
-READ_S_MAX = 5.0
-"""When a read is given up that must: generous, for a busy machine."""
-FAIL_S_MAX = 0.5
-
 FIRST = [float(100 + i) for i in range(20)]
 SECOND = [float(-200 - i) for i in range(20)]
 
@@ -135,12 +130,6 @@ async def test_the_driver_keeps_the_contract_while_the_cpu_is_away(
 
 
 @pytest.fixture
-async def proxy(server: S7Server) -> AsyncIterator[Proxy]:
-    async with Proxy(server.port) as running:
-        yield running
-
-
-@pytest.fixture
 async def driver(proxy: Proxy) -> AsyncIterator[S7Driver]:
     connected = S7Driver(f"s7://127.0.0.1:{proxy.port}", now_ms=lambda: 0)
     await connected.connect()
@@ -149,10 +138,7 @@ async def driver(proxy: Proxy) -> AsyncIterator[S7Driver]:
 
 
 def tag(address: str, value_type: ValueType = T.INT16) -> Tag:
-    return Tag(
-        site="S", line="L", device="D", tag=address, protocol="s7", conn="s7://h", unit_id=1,
-        address=address, type=value_type, scale=1.0, offset=0.0, period_ms=1000, unit="",
-    )  # fmt: skip
+    return plain_tag(address, protocol="s7", conn="s7://h", address=address, type=value_type)
 
 
 def blocks(tags: Sequence[Tag]) -> tuple[Block, ...]:
@@ -169,31 +155,6 @@ A = block(0, 20)
 B = block(100, 20)
 REPLY_BYTES = 7 + 18 + 40
 """TPKT and COTP, headers of the PDU, 20 words."""
-
-
-async def read(driver: S7Driver, wanted: Block, *, within_s: float = READ_S_MAX) -> list[float]:
-    async with asyncio.timeout(within_s):
-        [reply] = await driver.read(wanted)
-    return list(reply.values)
-
-
-async def give_up(driver: S7Driver, wanted: Block) -> None:
-    """A read that gets no reply in time, as the poller cancels it."""
-    with pytest.raises(TimeoutError):
-        await read(driver, wanted, within_s=PATIENCE_S)
-
-
-async def assert_works(driver: S7Driver) -> None:
-    assert await read(driver, A) == FIRST
-    assert await read(driver, B) == SECOND
-
-
-async def assert_works_after_reconnect(proxy: Proxy, driver: S7Driver) -> None:
-    proxy.spoil = passing
-    with pytest.raises(TransientError):
-        await read(driver, A)
-    await driver.connect()
-    await assert_works(driver)
 
 
 # -- values -------------------------------------------------------------------------------------
@@ -261,7 +222,7 @@ async def test_what_is_no_number_is_bad_alone(driver: S7Driver) -> None:
 
 
 async def test_a_missing_data_block_is_a_device_error_with_advice(
-    proxy: Proxy, driver: S7Driver
+    driver: S7Driver, talk: Dialogue
 ) -> None:
     """The error names the place and what to look at; the connection is kept."""
     with pytest.raises(DeviceError, match=r"DB77 bytes 0 to 3: Object does not exist") as missing:
@@ -270,8 +231,8 @@ async def test_a_missing_data_block_is_a_device_error_with_advice(
     assert not isinstance(missing.value, RefusedError)  # none of its cells is there
     with pytest.raises(RefusedError, match=r"DB1 bytes 138 to 141: Invalid address \(0x05\)"):
         await read(driver, block(138, 2))
-    await assert_works(driver)
-    assert proxy.connections == 1
+    await talk.works()
+    assert talk.proxy.connections == 1
 
 
 async def test_the_last_exchange_is_kept(proxy: Proxy, driver: S7Driver) -> None:
@@ -346,12 +307,12 @@ def granting(size: int) -> Spoil:
 
 
 @pytest.mark.parametrize("granted", [26, 64, 112])
-async def test_small_pdus(proxy: Proxy, driver: S7Driver, granted: int) -> None:
+async def test_small_pdus(driver: S7Driver, talk: Dialogue, granted: int) -> None:
     """However small the PDU that is granted this time: no value is torn, none is lost."""
-    await assert_works(driver)
-    proxy.spoil = granting(granted)
+    await talk.works()
+    talk.proxy.spoil = granting(granted)
     await driver.connect()
-    await assert_works(driver)
+    await talk.works()
     assert len(driver._prepared[id(A)].parts) == -(-40 // (granted - 18 & ~1))
 
 
@@ -395,26 +356,24 @@ async def test_silence_while_connecting(proxy: Proxy) -> None:
     driver = S7Driver(f"s7://127.0.0.1:{proxy.port}?timeout_ms=50", now_ms=lambda: 0)
     with pytest.raises(TransientError, match=r"no connection within 0\.05 s"):
         await driver.connect()
-    async with asyncio.timeout(READ_S_MAX):
-        while proxy._open:
-            await asyncio.sleep(0.005)
+    await until(lambda: not proxy._open, "no open connection", within_s=READ_S_MAX)
     with pytest.raises(TransientError, match="not connected"):
         await driver.read(A)
 
 
-async def test_a_cpu_that_refuses(proxy: Proxy, driver: S7Driver) -> None:
+async def test_a_cpu_that_refuses(driver: S7Driver, talk: Dialogue) -> None:
     """Wrong rack or slot: the CPU disconnects or closes, and the hint says what to look at."""
     for spoil, message in [
         (saying(bytes.fromhex("0300000b06800001000000")), "disconnected by the device"),
         (cut_after(0), "closed by the device"),
     ]:
-        proxy.spoil = spoil
+        talk.proxy.spoil = spoil
         with pytest.raises(TransientError, match=message) as refused:
             await driver.connect()
         assert "rack and slot" in refused.value.hint
-    proxy.spoil = passing
+    talk.proxy.spoil = passing
     await driver.connect()
-    await assert_works(driver)
+    await talk.works()
 
 
 async def test_rack_and_slot_reach_the_cpu() -> None:
@@ -437,79 +396,33 @@ async def test_rack_and_slot_reach_the_cpu() -> None:
 # -- replies that are late, torn, cut or wrong --------------------------------------------------
 
 
-async def test_silent_cpu(proxy: Proxy, driver: S7Driver) -> None:
-    """A CPU that says nothing costs its timeout; then the connection works on."""
-    proxy.spoil = mute
-    for _ in range(3):
-        await give_up(driver, A)
-    proxy.spoil = passing
-    await assert_works(driver)
+@pytest.fixture
+def talk(driver: S7Driver, proxy: Proxy) -> Dialogue:
+    return Dialogue(driver, proxy, (A, FIRST), (B, SECOND), (TransientError, DeviceError))
 
 
-async def test_late_reply_is_not_the_next_ones(proxy: Proxy, driver: S7Driver) -> None:
-    """The reply to a read that was given up never becomes the values of a later one."""
-    release = asyncio.Event()
-    proxy.spoil = once(late(release))
-    await give_up(driver, A)
-    release.set()
-    assert await read(driver, B) == SECOND
-    await assert_works(driver)
-
-
-async def test_many_late_replies_at_once(proxy: Proxy, driver: S7Driver) -> None:
-    """A CPU that wakes up and answers everything in one burst is in step again."""
-    held: list[bytes] = []
-
-    def hold(chunk: bytes) -> Sequence[Step]:
-        held.append(chunk)
-        return [] if len(held) < 20 else [b"".join(held)]
-
-    proxy.spoil = hold
-    for count in range(1, 20):
-        task = asyncio.create_task(driver.read(A))
-        async with asyncio.timeout(READ_S_MAX):
-            while len(held) < count:
-                await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    assert await read(driver, B) == SECOND
-    proxy.spoil = passing
-    await assert_works(driver)
-
-
-@pytest.mark.parametrize("at", [1, 3, 4, 5, 7, 8, 12, 25, REPLY_BYTES - 1])
-async def test_reply_in_two_halves(proxy: Proxy, driver: S7Driver, at: int) -> None:
-    """Where a reply is torn apart makes no difference."""
-    proxy.spoil = halves(at, 0.005)
-    await assert_works(driver)
-
-
-@pytest.mark.parametrize("at", [1, 4, 7, 12, REPLY_BYTES - 1])
-async def test_second_half_comes_after_the_read_was_given_up(
-    proxy: Proxy, driver: S7Driver, at: int
+@pytest.mark.parametrize("check", spoiled_replies.CHECKS, ids=name_of)
+async def test_replies_that_do_not_come_as_they_should(
+    check: spoiled_replies.Check, talk: Dialogue
 ) -> None:
-    """Half a reply stays half of its own reply, and the next one is read from where it begins."""
-    release = asyncio.Event()
-    proxy.spoil = once(halves(at, release))
-    await give_up(driver, A)
-    asyncio.get_running_loop().call_later(0.01, release.set)  # the next request is out by then
-    assert await read(driver, B) == SECOND
-    await assert_works(driver)
+    """What the check of that name says."""
+    await check(talk)
 
 
-@pytest.mark.parametrize("at", [1, 4, 7, 25, REPLY_BYTES - 1])
-async def test_second_half_never_comes(proxy: Proxy, driver: S7Driver, at: int) -> None:
-    """Bytes of two replies are never mixed into values: the connection ends or goes on, in step."""
-    proxy.spoil = once(lambda chunk: [chunk[:at]])
-    await give_up(driver, A)
-    for _ in range(5):
-        try:
-            assert await read(driver, B, within_s=PATIENCE_S) == SECOND
-        except TimeoutError:
-            continue
-        except (TransientError, DeviceError):
-            await driver.connect()
-    await assert_works(driver)
+TORN: dict[spoiled_replies.TornCheck, list[int]] = {
+    spoiled_replies.check_two_halves: [1, 3, 4, 5, 7, 8, 12, 25, REPLY_BYTES - 1],
+    spoiled_replies.check_second_half_comes_late: [1, 4, 7, 12, REPLY_BYTES - 1],
+    spoiled_replies.check_second_half_never_comes: [1, 4, 7, 25, REPLY_BYTES - 1],
+    spoiled_replies.check_cut_in_the_middle: [0, 1, 4, 7, 25, REPLY_BYTES - 1],
+}
+
+
+@pytest.mark.parametrize(("check", "at"), torn(TORN), ids=name_of)
+async def test_replies_that_are_torn(
+    check: spoiled_replies.TornCheck, talk: Dialogue, at: int
+) -> None:
+    """What the check of that name says, whatever had come by then."""
+    await check(talk, at)
 
 
 def fragments(chunk: bytes) -> Sequence[Step]:
@@ -523,66 +436,37 @@ def fragments(chunk: bytes) -> Sequence[Step]:
     ]
 
 
-async def test_a_pdu_in_several_tpdus(proxy: Proxy, driver: S7Driver) -> None:
+async def test_a_pdu_in_several_tpdus(talk: Dialogue) -> None:
     """What the CPU sends in parts is put together."""
-    proxy.spoil = fragments
-    await assert_works(driver)
+    talk.proxy.spoil = fragments
+    await talk.works()
 
 
-async def test_a_pdu_that_never_ends(proxy: Proxy, driver: S7Driver) -> None:
+async def test_a_pdu_that_never_ends(talk: Dialogue) -> None:
     """Parts without a last one fill no memory."""
-    proxy.spoil = lambda chunk: [struct.pack(">BBHBBB", 3, 0, 207, 2, 0xF0, 0) + bytes(200)] * 9
+    talk.proxy.spoil = lambda chunk: (
+        [struct.pack(">BBHBBB", 3, 0, 207, 2, 0xF0, 0) + bytes(200)] * 9
+    )
     with pytest.raises(TransientError, match="a PDU of more than 960 bytes"):
-        await read(driver, A)
-    await assert_works_after_reconnect(proxy, driver)
-
-
-@pytest.mark.parametrize("count", [0, 1, 4, 7, 25, REPLY_BYTES - 1])
-async def test_cut_in_the_middle_of_a_reply(proxy: Proxy, driver: S7Driver, count: int) -> None:
-    """A connection that ends fails the waiting read at once, however much had come."""
-    proxy.spoil = cut_after(count)
-    started = time.monotonic()
-    with pytest.raises(TransientError, match="closed by the device"):
-        await read(driver, A)
-    assert time.monotonic() - started < FAIL_S_MAX
-    await assert_works_after_reconnect(proxy, driver)
-
-
-async def test_reset(proxy: Proxy, driver: S7Driver) -> None:
-    """A connection that is reset says so."""
-    proxy.spoil = mute
-    waiting = asyncio.create_task(read(driver, A))
-    await asyncio.sleep(0.02)
-    proxy.cut()
-    with pytest.raises(TransientError, match=f"127.0.0.1:{proxy.port}: "):
-        await waiting
-    await assert_works_after_reconnect(proxy, driver)
-
-
-async def test_repeated_reply(proxy: Proxy, driver: S7Driver) -> None:
-    """A gateway that says everything twice is read once."""
-    proxy.spoil = lambda chunk: [chunk + chunk]
-    for _ in range(3):
-        await assert_works(driver)
+        await talk.read_first()
+    await talk.works_after_reconnect()
 
 
 @pytest.mark.parametrize("ahead", [1, 7, 30_000])
-async def test_the_reply_of_a_job_that_was_never_asked(
-    proxy: Proxy, driver: S7Driver, ahead: int
-) -> None:
+async def test_the_reply_of_a_job_that_was_never_asked(talk: Dialogue, ahead: int) -> None:
     """Another reference than any that was sent ends the connection, naming both."""
-    proxy.spoil = replacing(11, (2 + ahead).to_bytes(2))
+    talk.proxy.spoil = replacing(11, (2 + ahead).to_bytes(2))
     with pytest.raises(TransientError, match=f"job {2 + ahead} answered, 2 was asked"):
-        await read(driver, A)
-    await assert_works_after_reconnect(proxy, driver)
+        await talk.read_first()
+    await talk.works_after_reconnect()
 
 
-async def test_references_wrap_around(driver: S7Driver) -> None:
+async def test_references_wrap_around(driver: S7Driver, talk: Dialogue) -> None:
     """After the last reference comes the first, and replies still find their jobs."""
     assert driver._wire is not None
     driver._wire._jobs.sequence = 65_533
     for _ in range(4):
-        await assert_works(driver)
+        await talk.works()
     assert driver._wire._jobs.sequence < 10
 
 
@@ -604,21 +488,21 @@ async def test_references_wrap_around(driver: S7Driver) -> None:
         saying(bytes.fromhex("0300000702f080")),  # an empty PDU
     ],
 )
-async def test_not_a_reply(proxy: Proxy, driver: S7Driver, spoil: Spoil) -> None:
+async def test_not_a_reply(talk: Dialogue, spoil: Spoil) -> None:
     """Bytes after which nothing can be told apart end the connection; the error shows them."""
-    proxy.spoil = spoil
+    talk.proxy.spoil = spoil
     with pytest.raises(TransientError, match=r"begins with [0-9a-f ]*$"):
-        await read(driver, A)
-    await assert_works_after_reconnect(proxy, driver)
+        await talk.read_first()
+    await talk.works_after_reconnect()
 
 
 async def test_bytes_that_nobody_asked_for(proxy: Proxy, driver: S7Driver) -> None:
     """A banner after a reply ends the connection; the next read says why."""
     proxy.spoil = lambda chunk: [chunk, b"login: "]
     assert await read(driver, A) == FIRST
-    async with asyncio.timeout(READ_S_MAX):
-        while driver._wire is not None and driver._wire._ended is None:
-            await asyncio.sleep(0.005)
+    await until(
+        lambda: driver._wire is None or driver._wire._ended is not None, within_s=READ_S_MAX
+    )
     with pytest.raises(TransientError, match="not ISO on TCP"):
         await read(driver, A)
 
@@ -655,16 +539,16 @@ def other_length(change: int) -> Spoil:
     ],
 )
 async def test_a_reply_without_the_values_costs_its_block(
-    proxy: Proxy, driver: S7Driver, spoil: Spoil
+    proxy: Proxy, driver: S7Driver, talk: Dialogue, spoil: Spoil
 ) -> None:
     """A reply to this job that does not hold what was asked for is no value; nothing closes."""
     assert [len(chunk) for chunk in [await raw_reply(proxy, driver)]] == [REPLY_BYTES]
-    proxy.spoil = spoil
+    talk.proxy.spoil = spoil
     with pytest.raises(DeviceError, match="DB1 bytes 0 to 39: "):
-        await read(driver, A)
-    proxy.spoil = passing
-    await assert_works(driver)
-    assert proxy.connections == 1
+        await talk.read_first()
+    talk.proxy.spoil = passing
+    await talk.works()
+    assert talk.proxy.connections == 1
 
 
 async def raw_reply(proxy: Proxy, driver: S7Driver) -> bytes:
@@ -691,7 +575,7 @@ async def test_access_that_the_cpu_forbids_has_advice(
     assert "PUT/GET" in refused.value.hint
 
 
-async def test_random_damage_never_invents_a_value(proxy: Proxy, driver: S7Driver) -> None:
+async def test_random_damage_never_invents_a_value(driver: S7Driver, talk: Dialogue) -> None:
     """Any byte of the headers changed: the right values, a bad block, silence or a new connection.
 
     Bytes of the data itself have no checksum but TCP's.
@@ -699,13 +583,13 @@ async def test_random_damage_never_invents_a_value(proxy: Proxy, driver: S7Drive
     chance = random.Random(7)
     for _ in range(150):
         at, new = chance.randrange(25), bytes([chance.randrange(256)])
-        proxy.spoil = once(replacing(at, new))
+        talk.proxy.spoil = once(replacing(at, new))
         try:
             assert await read(driver, A, within_s=PATIENCE_S) == FIRST
         except (TimeoutError, DeviceError):
             pass
         except TransientError:
             await driver.connect()
-        proxy.spoil = passing
+        talk.proxy.spoil = passing
         await driver.connect()
-    await assert_works(driver)
+    await talk.works()

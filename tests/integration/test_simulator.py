@@ -24,6 +24,7 @@ from edge_agent.planner import plan
 from edge_agent.simulator import ModbusSimulator, matches, raw_at, rebind, sample_at, simulate
 from edge_agent.simulator.listener import ANSWERS_MAX
 from tests.servers import free_port
+from tests.tags import plain_tag
 
 TIMEOUT_S = 5.0
 both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -54,11 +55,9 @@ def make_tag(
     unit_id: int = 1,
     protocol: str = "modbus",
 ) -> Tag:
-    return Tag(
-        site="A1",
-        line="L1",
+    return plain_tag(
+        f"{conn} {address}",
         device=f"PLC{unit_id}",
-        tag=f"{conn} {address}",
         protocol=protocol,
         conn=conn,
         unit_id=unit_id,
@@ -67,7 +66,6 @@ def make_tag(
         scale=0.5,
         offset=-3.0,
         period_ms=500,
-        unit="bar",
         byte_order=byte_order,
     )
 

@@ -17,13 +17,13 @@ import pytest
 from edge_agent import address_map, protocols
 from edge_agent.agent import Agent
 from edge_agent.cli.main import main
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, DeviceError, TransientError
 from edge_agent.model import Tag, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.settings import load_settings
 from edge_agent.simulator import ModbusSimulator, matches, rebind
-from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.client import OUTBOX_PIECES_MAX
 from edge_agent.simulator.fault_file import load, parse
 from edge_agent.simulator.faults import TCP, TRANSPORTS, Kind, Then
@@ -38,6 +38,7 @@ from tests.integration.test_simulator import (
     read_request,
     receive,
 )
+from tests.waiting import until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/faults.toml"
 WAIT_S = 30.0
@@ -411,7 +412,7 @@ async def read_through(
     """
     (connection,) = plan(tags, protocols.load)
     blocks = connection.scan_classes[0].blocks
-    driver = ModbusDriver(connection.conn, now_ms=wall_clock_ms)
+    driver = ModbusDriver(connection.conn, now_ms=epoch_ms)
     await driver.connect()
     try:
         good, failed = await read_all(driver, blocks)
@@ -458,7 +459,7 @@ async def test_a_unit_that_dies_costs_only_its_tags(tmp_path: Path) -> None:
     toml = '[[fault]]\nkind="dead"\nunit=2\nfrom_s=10\nfor_s=10'
     task = asyncio.create_task(agent.run(handle_signals=False))
 
-    async def until(quality: str, *, others: int) -> None:
+    async def the_second_is(quality: str, *, others: int) -> None:
         """Wait for unit 2's tags to be so; unit 1's must be good, with so many new samples."""
         before = sum(1 for series, _, _ in sink.samples if series.device == "PLC1")
         async with asyncio.timeout(WAIT_S):
@@ -467,7 +468,7 @@ async def test_a_unit_that_dies_costs_only_its_tags(tmp_path: Path) -> None:
                 assert not task.done()
                 found = {
                     device["device"]: {tag["quality"] for tag in device["tags"]}
-                    for device in (await agent.status())["devices"]
+                    for device in (await agent.report.status())["devices"]
                 }
                 assert quality == "first" or found["PLC1"] == {"good"}
                 now = sum(1 for series, _, _ in sink.samples if series.device == "PLC1")
@@ -479,15 +480,13 @@ async def test_a_unit_that_dies_costs_only_its_tags(tmp_path: Path) -> None:
         async with ModbusSimulator(
             tags, syntax=protocols.load, faults=parse(toml), monotonic=seconds
         ) as simulator:
-            async with asyncio.timeout(WAIT_S):
-                while not agent.pollers:
-                    await asyncio.sleep(0.01)
-            await until("first", others=len(tags))
+            await until(lambda: agent.pollers, within_s=WAIT_S)
+            await the_second_is("first", others=len(tags))
             seconds.now = 15
-            await until("bad", others=5 * len(tags) // 2)
+            await the_second_is("bad", others=5 * len(tags) // 2)
             assert simulator.connections[0].spoiled["dead"] >= 1
             seconds.now = 25
-            await until("good", others=0)
+            await the_second_is("good", others=0)
             agent.stop()
             async with asyncio.timeout(WAIT_S):
                 await task

@@ -20,18 +20,19 @@ import pytest
 from asyncua import Client, ua
 
 from edge_agent import address_map, protocols
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, EdgeAgentError, TransientError
 from edge_agent.model import Tag, ValueType
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.opcua import OpcuaDriver
 from edge_agent.simulator import STEP_MS, Plant, matches, raw_at, rebind
-from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.fault_file import parse
 from edge_agent.simulator.opcua_server import OpcuaSimulator
 from edge_agent.simulator.plant import safe, told
 from tests.integration.test_simulator import NOON, Clock, make_tag
 from tests.integration.test_simulator_faults import Seconds
 from tests.servers import free_port
+from tests.waiting import until
 
 # The simulator's process runs on uvloop; another loop's transports end in another order.
 both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -73,7 +74,7 @@ async def serving(
     *,
     tags: Sequence[Tag] | None = None,
     seconds: Seconds | None = None,
-    now_ms: Callable[[], int] = wall_clock_ms,
+    now_ms: Callable[[], int] = epoch_ms,
 ) -> AsyncIterator[OpcuaSimulator]:
     """Servers on free ports; the faults' time stands still unless somebody moves it."""
     before = asyncio.all_tasks()
@@ -104,12 +105,6 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 @dataclass
 class Line:
     """The agent's driver with one block, and what it has got."""
@@ -127,7 +122,7 @@ class Line:
         tags = [replace(tag, conn=conn) for tag in server.tags]
         [connection] = plan(tags, protocols.load)
         [block] = connection.scan_classes[0].blocks
-        return cls(OpcuaDriver(conn, now_ms=wall_clock_ms), block)
+        return cls(OpcuaDriver(conn, now_ms=epoch_ms), block)
 
     async def read(self) -> None:
         """One attempt, as the poller makes it: connect anew after a failure."""

@@ -25,12 +25,12 @@ from pymodbus.framer import FramerType
 from pymodbus.framer.rtu import FramerRTU
 
 from edge_agent import address_map, protocols
+from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, DeviceError, TransientError
 from edge_agent.model import Tag
 from edge_agent.planner import Block, plan
 from edge_agent.protocols.modbus import ModbusDriver
 from edge_agent.simulator import ModbusSimulator, matches, raw_at, rebind, sample_at
-from edge_agent.simulator.base import wall_clock_ms
 from edge_agent.simulator.fault_file import parse
 from edge_agent.simulator.faults import RTU, RTU_TCP, TRANSPORTS, Kind, Then
 from edge_agent.simulator.framing import RTU_SILENCE_S
@@ -54,6 +54,7 @@ from tests.integration.test_simulator_faults import (
 )
 from tests.libmodbus_server import SerialLine
 from tests.servers import free_port
+from tests.waiting import until
 
 SILENT_S = 0.15
 """Nothing is believed to come after this time: what comes at all comes within a few ms."""
@@ -340,9 +341,7 @@ async def test_what_nobody_takes_is_lost(tmp_path: Path) -> None:
             for sent in range(1, 3_001):
                 port.write(ask(count=20))
                 if sent % 50 == 0:
-                    async with asyncio.timeout(TIMEOUT_S):
-                        while listener.requests < sent:
-                            await asyncio.sleep(0)
+                    await until(lambda sent=sent: listener.requests >= sent, every_s=0)  # type: ignore[misc]
             assert listener.bytes_sent == 3_000 * 45
             assert port.in_waiting < 20_000
         async with bare(simulator) as client:
@@ -393,7 +392,7 @@ async def test_a_port_that_exists_is_opened_and_stays(line: SerialLine) -> None:
         assert settings[4] == settings[5] == termios.B9600
         assert settings[2] & termios.CSTOPB
         (connection,) = plan(tags, protocols.load)
-        driver = ModbusDriver(f"rtu://{line.near}?parity=N", now_ms=wall_clock_ms)
+        driver = ModbusDriver(f"rtu://{line.near}?parity=N", now_ms=epoch_ms)
         await driver.connect()
         try:
             assert await read_all(driver, connection.scan_classes[0].blocks) == (48, 0)
@@ -409,9 +408,7 @@ async def test_a_port_that_is_pulled_out_is_no_end(tmp_path: Path, line: SerialL
     async with faulty("", tags=tags) as simulator:
         assert [one.clients for one in simulator.connections] == [1, 1]
         line.stop()
-        async with asyncio.timeout(TIMEOUT_S):
-            while simulator.connections[0].clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not simulator.connections[0].clients)
         async with bare(simulator, 1) as client:
             client.write(ask())
             assert (await client.receive())[1][:2] == b"\x03\x02"
@@ -786,4 +783,4 @@ async def test_it_runs_as_a_process(tmp_path: Path) -> None:
     }  # fmt: skip
     assert not (tmp_path / "line").is_symlink()
     value = struct.unpack_from(">h", reply, 3)[0] * named[0].scale + named[0].offset
-    assert matches(named[0], wall_clock_ms(), value, late_ms=10_000)
+    assert matches(named[0], epoch_ms(), value, late_ms=10_000)

@@ -17,6 +17,7 @@ from edge_agent.model import Batch, Series
 from edge_agent.sinks.base import JournalIdentity, Sink
 from tests.batches import BatchMaker, Sample, make_series, samples_of
 from tests.integration.sink_harnesses import HARNESSES, Harness
+from tests.waiting import until
 
 JOURNAL = JournalIdentity("agent", "journal-1")
 START_MS = time.time_ns() // 1_000_000_000 * 1000 - 3_600_000
@@ -242,8 +243,7 @@ async def test_the_destination_goes_away_under_deliveries(harness: Harness) -> N
 
     await sink.open(JOURNAL)
     delivering = asyncio.create_task(deliver_for_ever())
-    while len(handed) < 10 and not delivering.done():
-        await asyncio.sleep(0.001)
+    await until(lambda: len(handed) >= 10 or delivering.done(), within_s=DELIVER_TIMEOUT_S)
     await harness.stop()
     try:
         with pytest.raises(TransientError):

@@ -21,6 +21,7 @@ from edge_agent.sinks.base import JournalIdentity
 from edge_agent.sinks.postgres import PostgresSink
 from tests.integration.plc_database import Cluster, expected_rows, now_ms, scans
 from tests.servers import Postgres
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -32,39 +33,13 @@ host    all postgres  127.0.0.1/32 trust
 hostssl all secured   127.0.0.1/32 scram-sha-256
 hostssl all certified 127.0.0.1/32 cert
 """
-NAMES = {"right": "IP:127.0.0.1", "elsewhere": "DNS:db.plant.example", "expired": "IP:127.0.0.1"}
-
-
-def make_certificates(folder: Path) -> None:
-    """Two authorities; of the first the server's certificates by `NAMES`, and a client's."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for name in ("ca", "other-ca"):
-        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-        openssl("req", "-x509", *key, *files, "-subj", f"/CN=plant-{name}")
-    for name in (*NAMES, "certified"):
-        openssl(
-            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        (folder / f"{name}.ext").write_text(f"subjectAltName={NAMES.get(name, 'DNS:agent')}\n")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.pem", "-extfile", f"{name}.ext"),
-            *("-days", "-1" if name == "expired" else "30"),
-        )
-    openssl("ec", "-in", "certified.key", "-aes128", "-passout", "pass:x", "-out", "locked.key")
 
 
 class Secured:
     """The server and its certificates."""
 
-    def __init__(self, folder: Path) -> None:
-        self.certificates = folder / "certificates"
-        self.certificates.mkdir()
-        make_certificates(self.certificates)
+    def __init__(self, folder: Path, certificates: Path) -> None:
+        self.certificates = certificates
         self.server = Postgres(
             folder / "server", settings=["fsync=off", "ssl=on", "ssl_ca_file=root.crt"]
         )
@@ -99,9 +74,11 @@ class Secured:
         self.present(name)
         async with Cluster.connected(self.server.dsn()) as connection:
             await connection.execute("SELECT pg_reload_conf()")
-        async with asyncio.timeout(10):
-            while await asyncio.to_thread(self._seen) != wanted:
-                await asyncio.sleep(0.02)
+
+        async def is_seen() -> bool:
+            return await asyncio.to_thread(self._seen) == wanted
+
+        await until(is_seen, f"the certificate {name}", every_s=0.02)
 
     def _seen(self) -> str:
         """The certificate that the server shows, in PEM."""
@@ -130,8 +107,8 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    secured = Secured(tmp_path_factory.mktemp("tls"))
+def secured(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterator[Secured]:
+    secured = Secured(tmp_path_factory.mktemp("tls"), certificates)
     yield secured
     secured.server.stop()
 

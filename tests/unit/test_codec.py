@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge_agent.codec import WIDTHS, BitBlockDecoder, BlockDecoder, encode
 from edge_agent.model import Address, ByteOrder, Tag, ValueType
 from edge_agent.planner import Block
+from tests.tags import plain_tag
 
 A, D, B, C = ByteOrder.ABCD, ByteOrder.DCBA, ByteOrder.BADC, ByteOrder.CDAB
 T = ValueType
@@ -34,11 +35,7 @@ FLOAT_BITS = {T.FLOAT16: 16, T.FLOAT32: 32, T.FLOAT64: 64}
 
 
 def tag(value_type: ValueType, byte_order: ByteOrder = A, name: str = "t") -> Tag:
-    return Tag(
-        site="S", line="L", device="D", tag=name, protocol="modbus", conn="tcp://h",
-        unit_id=1, address="", type=value_type, scale=1.0, offset=0.0, period_ms=1000, unit="",
-        byte_order=byte_order,
-    )  # fmt: skip
+    return plain_tag(name, type=value_type, byte_order=byte_order)
 
 
 def block(*members: tuple[Tag, Address], start: int = 0, count: int | None = None) -> Block:

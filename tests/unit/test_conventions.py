@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PRODUCT = sorted(
-    path
-    for package in ("edge_agent", "remote", "dashboard")
-    for path in (ROOT / package).rglob("*.py")
-    if ".web" not in path.parts
-)
-LINES_MAX = 560
+from tests.product import PRODUCT, ROOT, relative
+
+LINES_MAX = 450
+LONGER = {
+    "edge_agent/pipeline/ingest.py": 547,
+    "edge_agent/journal/journal.py": 534,
+    "edge_agent/settings.py": 527,
+    "edge_agent/journal/file.py": 515,
+    "edge_agent/status/figures.py": 496,
+    "edge_agent/protocols/conformance.py": 492,
+    "edge_agent/pipeline/poller.py": 487,
+    "edge_agent/protocols/s7.py": 472,
+    "edge_agent/cli/probe.py": 451,
+}
+"""Modules that are longer, and how long each may be. No new ones; these become shorter."""
+SPARE_LINES_MAX = 25
+"""So many lines less than it may have; a module that has become still shorter keeps to that."""
 MAY_CATCH_ALL = {("supervisor.py", "supervise"), ("errors.py", "contained")}
-
-
-def relative(path: Path) -> str:
-    """A file's name within the project."""
-    return str(path.relative_to(ROOT))
 
 
 def test_broad_excepts_raise_again() -> None:
@@ -49,7 +53,23 @@ def test_a_module_is_finished_and_fits_a_head(path: Path) -> None:
     assert not re.search(r"#.*\b(TODO|FIXME|XXX|HACK)\b", text)
     assert "NotImplementedError" not in text
     assert ast.get_docstring(ast.parse(text)), "a module says what it is"
-    assert text.count("\n") <= LINES_MAX
+    assert text.count("\n") <= LONGER.get(relative(path), LINES_MAX)
+
+
+@pytest.mark.parametrize(("name", "lines_max"), LONGER.items(), ids=LONGER)
+def test_a_module_that_became_shorter_stays_so(name: str, lines_max: int) -> None:
+    """Its exception is lowered with it, and goes once it fits."""
+    lines = (ROOT / name).read_text().count("\n")
+    assert lines > LINES_MAX, "it needs no exception any more"
+    assert lines_max - lines <= SPARE_LINES_MAX, f"lower its exception to {lines}"
+
+
+def test_json_for_programs_is_printed_in_one_place() -> None:
+    """So that it looks the same of every command: a line."""
+    commands = [path for path in PRODUCT if path.parent == ROOT / "edge_agent/cli"]
+    assert commands
+    assert not [relative(path) for path in commands if "dumps(" in path.read_text()]
+    assert not [relative(path) for path in PRODUCT if "OPT_INDENT" in path.read_text()]
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=relative)

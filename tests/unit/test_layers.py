@@ -33,7 +33,7 @@ LAYERS = (
     ("planner", "normalize", "schedule", "metrics", "logs", "notify", "prometheus"),
     ("address_map", "cards_file", "settings"),
     ("settings_sources", "model", "command_line", "text", "control_client", "output_file"),
-    ("errors", "heap", "supervisor"),
+    ("clock", "errors", "files", "heap", "progress_bar", "sqlite", "supervisor", "waiting"),
 )
 REMOTE_LAYERS = (
     ("__main__",),
@@ -44,7 +44,7 @@ REMOTE_LAYERS = (
     ("comparison", "state"),
     ("history", "checks"),
     ("copying", "subscription", "sums"),
-    ("steps", "login", "progress", "portions"),
+    ("steps", "login", "portions"),
     ("ends", "hours"),
     ("waiting",),
 )
@@ -57,7 +57,7 @@ DASHBOARD_LAYERS = (
     ("services", "app", "static", "map_routes"),
     ("live", "pages", "export", "rxconfig", "maps", "answers"),
     ("chart", "components"),
-    ("data", "state", "front_end", "map_korean"),
+    ("data", "state", "front_end", "map_korean", "korean"),
     ("current",),
     ("auth",),
 )
@@ -66,9 +66,11 @@ FOR_DASHBOARD = {
     "__version__",
     "address_map",
     "cards_file",
+    "clock",
     "command_line",
     "control_client",
     "errors",
+    "files",
     "heap",
     "logs",
     "model",
@@ -80,10 +82,12 @@ FOR_DASHBOARD = {
     "settings",
     "store",
     "supervisor",
+    "text.catalogue",
     "text.counts",
+    "text.korean",
     "text.yaml_text",
 }
-"""What `dashboard` may use of `edge_agent`: nothing of the pipeline, and nothing that writes."""
+"""What `dashboard` may use of `edge_agent`: nothing of the pipeline; to write, only `files`."""
 FOR_REMOTE = {
     "__version__",
     "address_map",
@@ -93,6 +97,7 @@ FOR_REMOTE = {
     "model",
     "notify",
     "postgres",
+    "progress_bar",
     "prometheus",
     "settings",
     "web",
@@ -244,6 +249,11 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     heavy = {"pymodbus", "asyncpg", "influxdb_client", "mqtt5", "openpyxl", "aiohttp", "snap7"}
     heavy |= {"asyncua", "aiomqtt"}
     assert not loaded & heavy
+
+
+def test_a_journal_is_looked_at_without_the_agent() -> None:
+    """`edge-agent journal` loads no web server and no metrics."""
+    assert not loaded_by("edge_agent.cli.journal") & {"aiohttp", "prometheus_client", "asyncpg"}
 
 
 def test_simulated_modbus_does_without_opc_ua() -> None:

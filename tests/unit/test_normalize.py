@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_agent.model import Tag, ValueType
 from edge_agent.normalize import HEARTBEAT_MS, Normalized, Normalizer, digits_of
+from tests.tags import plain_tag
 
 NAN, INF = math.nan, math.inf
 TS_MS = 1_755_432_000_000
@@ -27,20 +28,10 @@ def make_tag(
     deadband: float = 0.0,
     heartbeat_ms: int | None = None,
 ) -> Tag:
-    return Tag(
-        site="A1",
-        line="L1",
-        device="PUMP01",
-        tag="PRESS",
-        protocol="simulated",
-        conn="sim://a",
-        unit_id=1,
-        address="0",
+    return plain_tag(
         type=value_type,
         scale=scale,
         offset=offset,
-        period_ms=1000,
-        unit="bar",
         precision=precision,
         deadband=deadband,
         heartbeat_ms=heartbeat_ms,

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 import pytest
 from asyncua import ua
 
-from edge_agent.model import Address, Tag, ValueType
+from edge_agent.model import Address, ValueType
 from edge_agent.planner import Block
 from edge_agent.protocols.base import Reply
 from edge_agent.protocols.opcua_changes import Changes
 from edge_agent.protocols.opcua_wire import Change
+from tests.tags import plain_tag
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 START_MS = round(START.timestamp() * 1000)
@@ -25,13 +26,15 @@ OVERFLOW = 0x0480
 
 def changes(tags: int = 2) -> Changes:
     members = tuple(
-        Tag(
-            site="S", line="L", device="D", tag=f"t{n}", protocol="opcua", conn="opc.tcp://h",
-            unit_id=1, address=f"i={n}", type=ValueType.FLOAT64, scale=1.0, offset=0.0,
-            period_ms=1000, unit="",
+        plain_tag(
+            f"t{n}",
+            protocol="opcua",
+            conn="opc.tcp://h",
+            address=f"i={n}",
+            type=ValueType.FLOAT64,
         )
         for n in range(tags)
-    )  # fmt: skip
+    )
     block = Block(1, "node", 0, 1, members, (Address("node", 0),) * tags)
     return Changes(block, "opc.tcp://h:4840", lambda: NOW_MS)
 
@@ -137,7 +140,7 @@ def test_complaints_are_said_once_and_their_end_too(caplog: pytest.LogCaptureFix
         known.replies([value(place, 1.0) for place in range(6)])
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "DEBUG", "INFO"]
     first = caplog.records[0].message
-    assert first.startswith("opc.tcp://h:4840: 6 tags: D/t0 (i=0), ")
+    assert first.startswith("opc.tcp://h:4840: 6 tags: PUMP01/t0 (i=0), ")
     assert first.endswith("and 2 more: BadSensorFailure")
 
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.model import Address, Tag, ValueType
+from edge_agent.model import Address
 from edge_agent.pipeline.gap_book import GapBook
 from edge_agent.pipeline.parts import NO_GAPS, REQUESTS_MAX, Gaps, Part, Search, parts_of
 from edge_agent.planner import Block
+from tests.tags import plain_tag
 
 SCANS_MAX = 40
 
@@ -22,13 +23,9 @@ def block_of(*addresses: tuple[int, int]) -> Block:
     """A block whose tags lie at these offsets, so many cells wide."""
     addresses = tuple(sorted(addresses))
     tags = tuple(
-        Tag(
-            site="S", line="L", device="D", tag=f"T{place}", protocol="plc", conn="plc://a",
-            unit_id=1, address=str(offset), type=ValueType.INT16, scale=1.0, offset=0.0,
-            period_ms=1000, unit="",
-        )
+        plain_tag(f"T{place}", protocol="plc", conn="plc://a", address=str(offset))
         for place, (offset, _) in enumerate(addresses)
-    )  # fmt: skip
+    )
     start = addresses[0][0]
     end = max(offset + width for offset, width in addresses)
     located = tuple(Address("holding", offset, width) for offset, width in addresses)

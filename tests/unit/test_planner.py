@@ -19,17 +19,15 @@ from hypothesis import strategies as st
 from edge_agent.model import Address, AddressSyntax, Limits, Tag, ValueType
 from edge_agent.planner import Block, Connection, plan
 from edge_agent.protocols import load
+from tests.tags import plain_tag
 from tests.telegraf import FILL_DEFAULT, max_insert
 
 TESTCASES = Path(__file__).parent.parent / "testcases"
 
 
 def tag(name: str, address: str, **changes: object) -> Tag:
-    base = Tag(
-        site="S", line="L", device="D", tag=name, protocol="toy", conn="toy:10:20", unit_id=1,
-        address=address, type=ValueType.INT16, scale=1.0, offset=0.0, period_ms=1000, unit="",
-    )  # fmt: skip
-    return replace(base, **changes)  # type: ignore[arg-type]
+    usual = {"protocol": "toy", "conn": "toy:10:20", "type": ValueType.INT16}
+    return plain_tag(name, address=address, **usual | changes)
 
 
 class Toy:

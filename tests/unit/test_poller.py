@@ -17,7 +17,7 @@ import pytest
 from edge_agent.errors import DeviceError, RefusedError, SilentUnitError, TransientError
 from edge_agent.journal import Journal
 from edge_agent.metrics import ConnectionCounters
-from edge_agent.model import Address, Limits, Series, Tag, ValueType
+from edge_agent.model import Address, Limits, Series, ValueType
 from edge_agent.pipeline import poller as poller_module
 from edge_agent.pipeline import reader as reader_module
 from edge_agent.pipeline.gap_book import GapBook
@@ -27,6 +27,8 @@ from edge_agent.pipeline.reader import REFUSED_BEFORE, BlockReader, Quality
 from edge_agent.planner import Block, Connection, ScanClass
 from edge_agent.protocols.base import Driver, Frames, Reply, WallClock
 from edge_agent.schedule import Schedule
+from tests.tags import plain_tag
+from tests.waiting import until
 
 WAIT_S = 5.0
 TS_MS = 1_755_432_000_000
@@ -136,13 +138,17 @@ def plc() -> type[Plc]:
 def make_block(area: str, tags: int = 1, period_ms: int = 10, unit_id: int = 1) -> Block:
     """A block whose tags are called after its area: A0, A1 ..."""
     members = tuple(
-        Tag(
-            site="A1", line="L1", device="PUMP01", tag=f"{area}{number}", protocol="plc",
-            conn="plc://a", unit_id=unit_id, address="0", type=ValueType.FLOAT64, scale=1.0,
-            offset=0.0, period_ms=period_ms, unit="bar",
+        plain_tag(
+            f"{area}{number}",
+            protocol="plc",
+            conn="plc://a",
+            unit_id=unit_id,
+            address="0",
+            type=ValueType.FLOAT64,
+            period_ms=period_ms,
         )
         for number in range(tags)
-    )  # fmt: skip
+    )
     addresses = tuple(Address(area, number) for number in range(tags))
     return Block(unit_id, area, 0, tags, members, addresses)
 
@@ -194,13 +200,6 @@ async def rig() -> AsyncIterator[Rig]:
     made = Rig()
     yield made
     await made.end()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let others work until something is so."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 # -- scanning -----------------------------------------------------------------------------------
@@ -672,7 +671,8 @@ async def test_a_line_on_which_nobody_answers_is_asked_on(rig: Rig, plc: type[Pl
     plc.faults = dict.fromkeys("AB", "mute")
     blocks = (make_block("A", unit_id=1), make_block("B", unit_id=2))
     poller = rig.poll(Connection("plc", "plc://a", (ScanClass(10, blocks),)), plc)
-    await until(lambda: poller.counters.errors["connection"] >= 8)  # with pauses: twice WAIT_S
+    # with pauses: twice as long
+    await until(lambda: poller.counters.errors["connection"] >= 8, within_s=WAIT_S)
     assert poller.counters.errors["timeout"] == len(plc.reads)
 
 

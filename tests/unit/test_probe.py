@@ -28,6 +28,7 @@ from edge_agent.probe.interpretations import (
     settings_for,
 )
 from edge_agent.probe.scan import ERRORS_MAX, SILENCES_MAX, Span, UnitScan
+from tests.tags import plain_tag
 
 T, O = ValueType, ByteOrder  # noqa: E741
 
@@ -40,10 +41,9 @@ def tag(
     scale: float = 1.0,
     offset: float = 0.0,
 ) -> Tag:
-    return Tag(
-        "A1", "L1", "P", "T", "modbus", "tcp://h", 1, "hr:0", value_type, scale, offset, 1000, "",
-        hi, lo, order,
-    )  # fmt: skip
+    return plain_tag(
+        type=value_type, scale=scale, offset=offset, unit="", hi=hi, lo=lo, byte_order=order
+    )
 
 
 def verdict(mapped: Tag, registers: Sequence[int], *, may_widen: bool = True) -> Verdict:

@@ -25,6 +25,7 @@ from edge_agent.simulator.signals import (
     sample_at,
     value_at,
 )
+from tests.tags import plain_tag
 
 NOON = 1_755_432_000_000
 WINDOW_MS = WINDOW_STEPS * STEP_MS
@@ -51,22 +52,7 @@ FLOATS = {ValueType.FLOAT16: "<e", ValueType.FLOAT32: "<f", ValueType.FLOAT64: "
 def make_tag(
     value_type: ValueType = ValueType.FLOAT32, name: str = "PRESS", **fields: object
 ) -> Tag:
-    tag = Tag(
-        site="A1",
-        line="L1",
-        device="PUMP01",
-        tag=name,
-        protocol="modbus",
-        conn="tcp://10.0.0.5:502",
-        unit_id=1,
-        address="40001",
-        type=value_type,
-        scale=1.0,
-        offset=0.0,
-        period_ms=500,
-        unit="bar",
-    )
-    return replace(tag, **fields)  # type: ignore[arg-type]
+    return plain_tag(name, type=value_type, **{"address": "40001", "period_ms": 500} | fields)
 
 
 @st.composite

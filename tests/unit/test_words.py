@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "edge_agent"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+from tests.product import PRODUCT, relative
+
 RULED_OUT = {
     "datapoint": "sample",
     "reading": "sample",
@@ -22,8 +22,12 @@ RULED_OUT = {
     "queue": "journal",
     "queues": "journal",
 }
-FOREIGN = {"queue_size", "QueueSize", "pause_reading", "resume_reading"}
-"""OPC UA's own word for a setting of a monitored item, and methods of asyncio's transports."""
+FOREIGN = {
+    *("queue_size", "QueueSize"),  # OPC UA, of a monitored item
+    *("pause_reading", "resume_reading"),  # asyncio, of a transport
+    *("OriginPlugin", "LaterPlugin"),  # Reflex, of its base class
+}
+"""Words of libraries, for what is theirs."""
 
 
 def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -45,7 +49,7 @@ def words_of(name: str) -> set[str]:
     return set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", PRODUCT, ids=relative)
 def test_names_use_the_words_of_the_glossary(path: Path) -> None:
     """A reader guesses the meaning from the word."""
     given = [(0, path.stem), *names_in(ast.parse(path.read_text()))]

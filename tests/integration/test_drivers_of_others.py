@@ -41,7 +41,8 @@ class Installed:
     def run(self, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """A command in the folder of the sources."""
         return subprocess.run(
-            command, cwd=self.sources, env={**os.environ, **self.environ}, capture_output=True,
+            command, cwd=self.sources, env={**os.environ, **self.environ, "PYTEST_ADDOPTS": ""},
+            capture_output=True,
             text=True, check=False, timeout=timeout_s,
         )  # fmt: skip
 
