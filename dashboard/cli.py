@@ -45,11 +45,18 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edge-dashboard {__version__}")
     top.add_argument("--config", type=Path, metavar="FILE", help="settings (docs/settings.md)")
-    top.add_argument("--data-dir", type=Path, metavar="DIR", help="agent.data_dir")
-    top.add_argument("--host", help="dashboard.host: the address to listen on")
-    top.add_argument("--port", help="dashboard.port")
-    top.add_argument("--source", help="dashboard.source: store, edge or remote")
-    top.add_argument("--agent-url", metavar="URL", help="dashboard.agent_url")
+    top.add_argument("--data-dir", type=Path, metavar="FOLDER", help="where the store is")
+    top.add_argument("--host", help="the address to listen on (default: dashboard.host)")
+    top.add_argument("--port", help="the port to listen on (default: dashboard.port)")
+    top.add_argument(
+        "--source",
+        help="where samples are read: store, edge or remote (default: dashboard.source)",
+    )
+    top.add_argument(
+        "--agent-url",
+        metavar="URL",
+        help="where the agent answers about itself (default: dashboard.agent_url)",
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     summary = "who may look: add, list, remove, password"
     user.arguments(commands.add_parser("user", help=summary, description=summary))

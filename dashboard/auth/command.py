@@ -20,27 +20,40 @@ from edge_agent.settings import Settings
 PASSWORD_BYTES_MAX: Final = 4 * PASSWORD_CHARS_MAX + 2
 """UTF-8 has at most four bytes a character; and the line's end."""
 
+ACTIONS: Final = {
+    "add": "add a user; makes the file if there is none",
+    "password": "set a password, which ends the user's sessions",
+    "remove": "remove a user, which ends the user's sessions",
+    "list": "names and roles",
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's actions and options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="add a user; makes the file if there is none")
-    add.add_argument("name", metavar="NAME")
-    add.add_argument("--role", choices=tuple(ROLES), default="viewer", help="default: viewer")
-    _password_file(add)
-    password = actions.add_parser("password", help="set a password, which ends the user's sessions")
-    password.add_argument("name", metavar="NAME")
-    _password_file(password)
-    remove = actions.add_parser("remove", help="remove a user, which ends the user's sessions")
-    remove.add_argument("name", metavar="NAME")
-    listing = actions.add_parser("list", help="names and roles")
-    listing.add_argument("--json", action="store_true", help="for programs")
-    for action in (add, password, remove, listing):
+    found = {
+        name: actions.add_parser(name, help=summary, description=summary)
+        for name, summary in ACTIONS.items()
+    }
+    for name in ("add", "password", "remove"):
+        found[name].add_argument("name", metavar="NAME", help="the user's name")
+    found["add"].add_argument(
+        "--role",
+        choices=tuple(ROLES),
+        default="viewer",
+        help="what the user may do (default: %(default)s)",
+    )
+    _password_file(found["add"])
+    _password_file(found["password"])
+    found["list"].add_argument(
+        "--json", action="store_true", help="as one line of JSON, for programs"
+    )
+    for action in found.values():
         action.add_argument(
             "--users-file",
             type=Path,
             metavar="FILE",
-            help="the users file; default: dashboard.users_file",
+            help="the users file (default: dashboard.users_file)",
         )
 
 

@@ -17,9 +17,9 @@ addWords({
   figure_average: ["{} 평균", "{} average"],
   figure_average_range: ["기간 평균", "Average"],
   figure_ends: ["최소 / 최대", "Min / max"],
-  figure_coverage: ["수집률", "Coverage"],
+  figure_coverage: ["기록률", "Coverage"],
   figure_coverage_why: ["기록이 있는 분의 비율", "Part of the minutes that have a record"],
-  limits: ["한계 {}", "limits {}"],
+  limits: ["정상 범위 {}", "limits {}"],
   not_in_map: ["주소 맵에 없음", "Not in the address map"],
 });
 

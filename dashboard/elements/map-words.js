@@ -38,19 +38,19 @@ addWords({
   row_of_file: ["파일의 {}행 부근", "The file around line {}"],
 
   // plan
-  plan_title: ["{}을(를) 적용하면", "What applying {} does"],
-  plan_back: ["버전 {}(으)로 되돌리면", "What going back to version {} does"],
+  plan_title: ["적용하면 바뀌는 것: {}", "What applying {} does"],
+  plan_back: ["되돌리면 바뀌는 것: 버전 {}", "What going back to version {} does"],
   plan_nothing: ["태그는 하나도 바뀌지 않습니다.", "No tag changes."],
   rows_added: ["추가되는 태그", "Tags added"],
-  rows_changed: ["바뀌는 태그", "Tags changed"],
-  rows_removed: ["없어지는 태그", "Tags removed"],
+  rows_changed: ["변경되는 태그", "Tags changed"],
+  rows_removed: ["삭제되는 태그", "Tags removed"],
   connections_kept: ["그대로인 연결", "Connections kept"],
-  connections_changed: ["끊지 않고 바뀌는 연결", "Connections changed, without closing them"],
+  connections_changed: ["끊지 않고 변경되는 연결", "Connections changed, without closing them"],
   connections_begun: ["새로 여는 연결", "Connections begun"],
   connections_ended: ["닫는 연결", "Connections ended"],
-  series_begun: ["새로 시작하는 계열", "Series begun"],
+  series_begun: ["새로 시작하는 시리즈", "Series begun"],
   series_ended: [
-    "끝나는 계열 (저장된 데이터는 남습니다)",
+    "끝나는 시리즈 (저장된 데이터는 남습니다)",
     "Series ended (what is stored of them stays)",
   ],
   list_more: ["외 {}개", "{} more"],
@@ -71,7 +71,7 @@ addWords({
     "These periods can't be kept up with. Make periods longer, or read fewer tags.",
   ],
   apply: ["적용", "Apply"],
-  apply_back: ["버전 {}(으)로 되돌리기", "Go back to version {}"],
+  apply_back: ["되돌리기: 버전 {}", "Go back to version {}"],
   conflict: ["그 사이 주소 맵이 바뀌었습니다", "The address map has been changed meanwhile"],
   conflict_why: [
     "아무것도 바꾸지 않았습니다. 지금 실행 중인 맵과 다시 비교하세요.",
@@ -80,7 +80,7 @@ addWords({
   compare_again: ["다시 비교", "Compare again"],
 
   // confirmation
-  sure_back: ["버전 {}(으)로 되돌릴까요?", "Go back to version {}?"],
+  sure_back: ["이 버전으로 되돌릴까요? (버전 {})", "Go back to version {}?"],
   sure_back_why: [
     "맵 파일을 그 버전의 내용으로 바꾸고 바로 적용합니다. 지금 버전은 목록에 남습니다.",
     "The map's file becomes that version and is applied at once. The present one stays in the list.",
@@ -127,13 +127,13 @@ addWords({
   how_start: ["시작", "start"],
   how_file: ["파일 변경", "file changed"],
   how_upload: ["업로드", "upload"],
-  how_rollback: ["버전 {}(으)로 되돌림", "back to {}"],
-  change: ["변화", "Change"],
+  how_rollback: ["되돌림: 버전 {}", "back to {}"],
+  change: ["변경 내용", "Change"],
   actions: ["작업", "Actions"],
   is_running: ["실행 중", "running"],
   download: ["내려받기", "Download"],
   download_version: ["버전 {} 내려받기", "Download version {}"],
   go_back: ["되돌리기", "Go back"],
-  go_back_to: ["버전 {}(으)로 되돌리기: 먼저 보기", "Go back to version {}: preview"],
+  go_back_to: ["되돌리기(먼저 보기): 버전 {}", "Go back to version {}: preview"],
   no_versions: ["아직 버전이 없습니다.", "There are no versions yet."],
 });

@@ -1,4 +1,4 @@
-// Everything in figures: connections, sinks, losses, database jobs, checks, replication.
+// Everything in figures: connections, sinks, losses, database upkeep, checks, replication.
 
 import { h, setText } from "./base.js";
 import { connectionFlow, connectionWord, rank, reasonOf, sinkFlow } from "./flows.js";
@@ -38,7 +38,7 @@ const CONNECTIONS = [
   counted("overruns"),
   counted("scans"),
   counted("requests"),
-  counted("samples"),
+  counted("samples_all", "samples"),
   counted("suppressed"),
   counted("bad_values", "bad"),
   { head: "errors", number: true, cell: (row) => kinds(row.errors) },

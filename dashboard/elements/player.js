@@ -56,7 +56,7 @@ addWords({
   to_home: ["모든 장치 보기", "Show all devices"],
   no_data: ["이 기간에 기록이 없습니다", "There is no record of this time"],
   no_data_of: ["이 기간에 기록 없음: {}", "No record of this time: {}"],
-  newest_is: ["마지막 값: {}", "Newest value: {}"],
+  newest_is: ["최신 값: {}", "Newest value: {}"],
   never_recorded: ["이 태그는 아직 기록된 적이 없습니다.", "This tag has not been recorded yet."],
   average: ["평균", "average"],
   lowest: ["최소", "lowest"],

@@ -19,7 +19,7 @@ const WRONG_QUESTION = 400;
 const UNKNOWN = { unit: "", hi: null, lo: null, digits: null };
 
 addWords({
-  newest_values: ["최근 값", "Newest values"],
+  newest_values: ["최신 값", "Newest values"],
   rows: ["{}행", "{} rows"],
   time: ["시각", "Time"],
   tag: ["태그", "Tag"],

@@ -32,7 +32,7 @@ PRECISION_DIGITS_MAX = 12
 
 ENABLED = {
     **dict.fromkeys(("true", "1", "yes", "y", "예"), True),
-    **dict.fromkeys(("false", "0", "no", "n", "아니오"), False),
+    **dict.fromkeys(("false", "0", "no", "n", "아니오", "아니요"), False),
 }
 
 TYPES_OF_ONE_REGISTER = frozenset(

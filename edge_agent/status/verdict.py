@@ -228,7 +228,7 @@ def _bad_tags(connections: Sequence[ConnectionStatus]) -> Bilingual | None:
         return None
     text = Bilingual(
         f"{count:,} {'is' if count == 1 else 'are'} bad or not read yet",
-        f"{count:,}개는 불량이거나 아직 읽지 않음",
+        f"{count:,}개는 읽기 실패이거나 아직 읽지 않음",
     )
     examples = [one["bad_tag"] for one in connections if one["bad_tag"] is not None]
     if not examples:
@@ -281,7 +281,7 @@ def _stops_at_journal(journal: JournalStatus) -> list[Bilingual]:
         return [
             Bilingual(
                 "the journal: it is full, reading of the PLCs is paused",
-                "저널: 가득 차서 PLC 읽기를 멈췄습니다",
+                "저널: 가득 차서 PLC 읽기를 중단했습니다",
             )
         ]
     if journal["disk_full"] or journal["commit_failures"]:

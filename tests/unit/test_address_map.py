@@ -563,7 +563,7 @@ CELLS = [
     (
         "enabled",
         "maybe",
-        "allowed: true, 1, yes, y, 예, false, 0, no, n, 아니오, or empty for true",
+        "allowed: true, 1, yes, y, 예, false, 0, no, n, 아니오, 아니요, or empty for true",
     ),
 ]
 

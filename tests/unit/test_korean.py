@@ -76,6 +76,8 @@ ERRORS_ONLY = (
 SPEAKERS = {"Problem", "ValueError"}
 """Besides our errors, whose names all end alike."""
 HANGUL = re.compile("[가-힣]")
+PARTICLE = re.compile(r"\}['\")]*\(?(을|를|이|가|은|는|와|과|으|로|으로)(?![가-힣])")
+"""One whose form the sound before it decides, behind a value."""
 ENGLISH = re.compile(
     r"(?<![\w/.'\"-])[a-z]{2,} [a-z]{2,} [a-z]{2,}(?![a-z-])|allowed|expected|for example|or empty"
 )
@@ -264,9 +266,42 @@ def test_an_entry_loses_no_value(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", [*ENTRIES, *REFUSALS], ids=lambda entry: entry.english[:60])
 def test_no_particle_hangs_on_a_value(entry: Entry) -> None:
     """을 or 를 would have to suit a sound that nobody knows; the Korean has no English left."""
-    particles = "을|를|이|가|은|는|와|과|로|으로"
-    assert not re.search(rf"\}}['\"]?({particles})(?![가-힣])", entry.korean)
+    assert not PARTICLE.search(entry.korean)
     assert not ENGLISH.search(PLACE.sub("", entry.korean))
+
+
+def texts_of_pages() -> Iterator[Text]:
+    """Every Korean text of the dashboard's elements and of the verdict."""
+    for path in sorted((ROOT / "dashboard/elements").glob("*.js")):
+        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for literal in re.findall(r'"((?:[^"\\]|\\.)*)"', text):
+                yield Text(literal, f"{path.name}:{line}", is_spoken=True)
+    path = ROOT / "edge_agent/status/verdict.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield Text(template_of(node), f"{path.name}:{node.lineno}", is_spoken=True)
+
+
+def test_no_particle_hangs_on_a_value_of_a_page() -> None:
+    """Nor one for each sound, as in 을(를) and (으)로."""
+    texts = [text for text in texts_of_pages() if HANGUL.search(text.template)]
+    assert sum("{}" in text.template for text in texts) > 50
+    assert [text for text in texts if PARTICLE.search(text.template)] == []
+
+
+@pytest.mark.parametrize(
+    ("korean", "hangs"),
+    [
+        *[(f"{{}}{particle} 적용", True) for particle in ("을", "을(를)", "(으)로", "'이", '"와')],
+        *[
+            (f"{{}}{plain}", False)
+            for plain in ("에 있음", "부터", "개는 없음", " 가능", ": 이 행")
+        ],
+    ],
+)
+def test_what_hangs_on_a_value(korean: str, hangs: bool) -> None:
+    """A particle whose form the value's last sound decides; no word that only starts like one."""
+    assert bool(PARTICLE.search(korean)) is hangs
 
 
 # --- what wrong maps give

@@ -29,6 +29,7 @@ from edge_agent.text.korean.system import SYSTEM
 from tests.unit.test_korean import (
     ENGLISH,
     HANGUL,
+    PARTICLE,
     ROOT,
     is_prose,
     is_silent,
@@ -117,8 +118,11 @@ TOGETHER: Final = {
     "the edge keeps WAL for a remote that is away{}": [
         "the edge keeps WAL for a remote that is away",
     ],
-    ", and is lost in {} hours at the present rate": [
-        "the edge keeps WAL for a remote that is away, and is lost in {} hours at the present rate",
+    ", and its slot is lost in {} hours at the present rate": [
+        (
+            "the edge keeps WAL for a remote that is away, and its slot is lost in {} hours at the"
+            " present rate"
+        ),
     ],
     "{}, then `GRANT ingest TO {user}`": [
         "run `edge-agent db init --dsn OWNER_DSN`, then `GRANT {} TO {}`",
@@ -283,8 +287,7 @@ def test_an_entry_loses_no_value(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.english[:60])
 def test_an_entry_is_korean(entry: Entry) -> None:
     """No particle hangs on a value, whose sound nobody knows; no English sentence is left."""
-    particles = "을|를|이|가|은|는|와|과|로|으로"
-    assert not re.search(rf"\}}['\")]*({particles})(?![가-힣])", entry.korean)
+    assert not PARTICLE.search(entry.korean)
     plain = PLACE.sub("", entry.korean)
     assert HANGUL.search(plain) or entry.english in SAME or not is_prose(entry.english)
     quoted = re.compile("`[^`]*`|'[^']*'|\"[^\"]*\"|\\([A-Z][^)]*\\)")
@@ -313,7 +316,11 @@ LOGIN_KO = "[mqtt]의 username과 password를 확인하세요"
         (f"{BLOCK}: exception 2 ILLEGAL_ADDRESS", f"{BLOCK}: 예외 응답 2 ILLEGAL_ADDRESS"),
         (
             f"{DSN}: connect: Connection refused; raise max_connections",
-            f"{DSN}: 접속: 연결 거부됨; max_connections를 늘리세요",
+            f"{DSN}: 연결: 연결 거부됨; max_connections를 늘리세요",
+        ),
+        (
+            f"{DSN}: connect: Network is unreachable; Connection refused; raise max_connections",
+            f"{DSN}: 연결: 네트워크에 연결할 수 없음; 연결 거부됨; max_connections를 늘리세요",
         ),
         # what the server says in its own words stays between what we say
         (

@@ -285,16 +285,16 @@ KOREAN = {
     "one of each": "모두 정상입니다: 연결 1개의 태그 1개 → mqtt",
     "nothing to deliver to": "모두 정상입니다: 연결 1개의 태그 5개 → 싱크 없음",
     "some tags bad": (
-        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/FLOW"
-        " (no answer)"
+        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 읽기 실패이거나 아직 읽지 않음, 예:"
+        " A1/PUMP01/FLOW (no answer)"
     ),
     "a bad tag is named before one that is not read yet": (
-        "연결 2개의 태그 10개 중 8개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예:"
+        "연결 2개의 태그 10개 중 8개 → mqtt; 2개는 읽기 실패이거나 아직 읽지 않음, 예:"
         " A1/PUMP01/FLOW (no answer)"
     ),
     "one tag bad": (
-        "연결 1개의 태그 5개 중 4개 → mqtt; 1개는 불량이거나 아직 읽지 않음: A1/PUMP01/FLOW (no"
-        " answer)"
+        "연결 1개의 태그 5개 중 4개 → mqtt; 1개는 읽기 실패이거나 아직 읽지 않음:"
+        " A1/PUMP01/FLOW (no answer)"
     ),
     "every connection down": "데이터가 멈춘 곳: 모든 PLC(연결된 곳 없음): tcp://a: 연결 거부됨",
     "one connection down": "데이터가 멈춘 곳: tcp://b: 연결 거부됨",
@@ -305,10 +305,10 @@ KOREAN = {
         "데이터가 멈춘 곳: tcp://a: 읽히는 태그가 하나도 없음"
     ),
     "a connection that has just begun": (
-        "연결 1개의 태그 5개 중 0개 → mqtt; 5개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/T"
+        "연결 1개의 태그 5개 중 0개 → mqtt; 5개는 읽기 실패이거나 아직 읽지 않음, 예: A1/PUMP01/T"
         " (아직 읽지 않음)"
     ),
-    "journal full": "데이터가 멈춘 곳: 저널: 가득 차서 PLC 읽기를 멈췄습니다",
+    "journal full": "데이터가 멈춘 곳: 저널: 가득 차서 PLC 읽기를 중단했습니다",
     "disk full": "데이터가 멈춘 곳: 저널: 디스크에 쓸 수 없습니다. 공간을 확보하세요",
     "commits fail": "데이터가 멈춘 곳: 저널: 디스크에 쓸 수 없습니다. 공간을 확보하세요",
     "a sink down": "데이터가 멈춘 곳: mqtt(90초째, 저널에서 대기 중인 샘플 1,200개): 연결 거부됨",
@@ -326,8 +326,8 @@ KOREAN = {
         "연결 1개의 태그 5개 → mqtt, store; 예전에 격리된 샘플 7개"
     ),
     "bad tags and a sample in quarantine": (
-        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 불량이거나 아직 읽지 않음, 예: A1/PUMP01/FLOW"
-        " (no answer); 예전에 격리된 샘플 1개"
+        "연결 1개의 태그 5개 중 3개 → mqtt; 2개는 읽기 실패이거나 아직 읽지 않음, 예:"
+        " A1/PUMP01/FLOW (no answer); 예전에 격리된 샘플 1개"
     ),
     "samples that are refused": (
         "데이터는 흐르지만 확인이 필요합니다: mqtt: 에이전트를 시작한 뒤 거부된 샘플 2개."
@@ -336,7 +336,7 @@ KOREAN = {
     "samples that are refused, and a bad tag": (
         "데이터는 흐르지만 확인이 필요합니다: mqtt: 에이전트를 시작한 뒤 거부된 샘플 2개."
         " `edge-agent journal export quarantine` 명령으로 확인하세요; 태그 5개 중 1개는"
-        " 불량이거나 아직 읽지 않음: A1/PUMP01/FLOW (no answer)"
+        " 읽기 실패이거나 아직 읽지 않음: A1/PUMP01/FLOW (no answer)"
     ),
     "refused samples and a PLC that is down": "데이터가 멈춘 곳: tcp://b: 연결 거부됨",
     "a map without tags": "모두 정상입니다: 연결 0개의 태그 0개 → mqtt",
@@ -517,7 +517,7 @@ async def test_the_verdict_is_not_all_well_when_the_database_has_a_problem() -> 
         False,
         Bilingual(
             f"Data flows, but postgres: {LOST.problem} (and 1 more problem)",
-            "데이터는 흐르지만 확인이 필요합니다: postgres: 슬롯을 잃음: plc_edge:"
+            "데이터는 흐르지만 확인이 필요합니다: postgres: 슬롯이 무효화됨: plc_edge:"
             " `edge-remote resync` 명령을 실행하세요 (외 1건)",
         ),
     )

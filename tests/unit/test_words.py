@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product import PRODUCT, relative
+from tests.product import PRODUCT, ROOT, relative
 
 RULED_OUT = {
     "datapoint": "sample",
@@ -28,6 +28,19 @@ FOREIGN = {
     *("OriginPlugin", "LaterPlugin"),  # Reflex, of its base class
 }
 """Words of libraries, for what is theirs."""
+GLOSSARY = ROOT / "docs/glossary.md"
+KOREAN = dict(
+    re.findall(
+        r"^\|[^|]*\| ([^|]+) \| ([^|]*[가-힣][^|]*) \|$", GLOSSARY.read_text("utf-8"), re.MULTILINE
+    )
+)
+"""What is ruled out in Korean, by what to say."""
+SAID_IN_KOREAN = [
+    *PRODUCT,
+    *sorted((ROOT / "dashboard/elements").glob("*.js")),
+    ROOT / "README.md",
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path != GLOSSARY),
+]
 
 
 def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -60,3 +73,16 @@ def test_names_use_the_words_of_the_glossary(path: Path) -> None:
         for word in words_of(name) & RULED_OUT.keys()
     ]
     assert not wrong
+
+
+def test_korean_texts_use_the_words_of_the_glossary() -> None:
+    """Who reads one word on a page and another in an error takes them for two things."""
+    assert len(KOREAN) > 5
+    wrong = [
+        f"{relative(path)}:{number}: {ruled_out}: say {word}"
+        for path in SAID_IN_KOREAN
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for word, ruled_out in KOREAN.items()
+        if ruled_out in line
+    ]
+    assert wrong == []

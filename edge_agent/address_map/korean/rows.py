@@ -71,7 +71,7 @@ ROWS: Final[tuple[Entry, ...]] = (
     part("invisible character", "보이지 않는 문자"),
     part(
         "U+FFFD, which stands for a character lost in a conversion,",
-        "U+FFFD(인코딩을 바꿀 때 손실된 문자)",
+        "U+FFFD(인코딩을 바꿀 때 깨진 문자)",
     ),
     Entry(
         "a name has no space before or after it{advice!t}", "이름 앞뒤에 공백이 있습니다{advice}"

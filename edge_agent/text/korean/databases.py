@@ -8,7 +8,7 @@ from edge_agent.text.catalogue import Entry, part
 
 CONNECTING: Final[tuple[Entry, ...]] = (
     # what was being done
-    Entry("connect", "접속"),
+    Entry("connect", "연결"),
     Entry("read the cursor", "전달 위치 읽기"),
     Entry("deliver", "전달"),
     Entry("upkeep", "정비"),
@@ -149,7 +149,7 @@ HEALTH: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "slot {slot} keeps {bytes} of WAL and is lost at {most}",
-        "슬롯 {slot}: 잡고 있는 WAL {bytes}, {most}에서 슬롯을 잃습니다",
+        "슬롯 {slot}: 보관 중인 WAL {bytes}, {most}에서 슬롯이 무효화됩니다",
     ),
     Entry(
         "is its subscriber up, and does it keep up?",
@@ -157,7 +157,7 @@ HEALTH: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         "slot {slot} has no subscriber and keeps {bytes} of WAL",
-        "슬롯 {slot}: 구독자가 없고 잡고 있는 WAL {bytes}",
+        "슬롯 {slot}: 구독자가 없고 보관 중인 WAL {bytes}",
     ),
     Entry(
         "is the remote up and in reach? If it is gone for good, run `edge-remote teardown`",
@@ -204,7 +204,7 @@ HEALTH: Final[tuple[Entry, ...]] = (
         " complain?",
         "에이전트(원격에서는 edge-remote serve)의 정비가 실행되는지 로그를 확인하세요",
     ),
-    Entry("{minutes} minutes wait for their rollup", "집계를 기다리는 분 {minutes}개"),
+    Entry("{minutes} minutes wait for their rollup", "아직 집계하지 못한 시간: {minutes}분"),
     Entry("normal for a while after late rows", "늦은 행이 들어온 뒤 잠시는 정상입니다"),
     Entry(
         "otherwise the upkeep does not run or the server is too slow",
@@ -236,7 +236,7 @@ HEALTH: Final[tuple[Entry, ...]] = (
     Entry("see the server's log", "서버의 로그를 확인하세요"),
     Entry("the background job for {job!t} is missing", "백그라운드 작업이 없음: {job}"),
     Entry("run `edge-agent db init`", "`edge-agent db init` 명령을 실행하세요"),
-    Entry("background job {id} ({job!t}) is paused", "백그라운드 작업 {id}({job}): 꺼져 있음"),
+    Entry("background job {id} ({job!t}) is paused", "백그라운드 작업 {id}({job}): 일시 중지됨"),
     Entry(
         "background job {id} ({job!t}) should have started {interval} ago",
         "백그라운드 작업 {id}({job}): 예정보다 {interval} 늦도록 시작하지 못함",
@@ -354,7 +354,7 @@ REPLICATION: Final[tuple[Entry, ...]] = (
         '`DROP SUBSCRIPTION "{name}"`, edge-remote lands rows by way of plc_outbox',
         '`DROP SUBSCRIPTION "{name}"` 문을 실행하세요. edge-remote는 plc_outbox로 행을 받습니다',
     ),
-    Entry("the slot {slot} is lost", "슬롯을 잃음: {slot}"),
+    Entry("the slot {slot} is lost", "슬롯이 무효화됨: {slot}"),
     Entry(
         "the remote was away for longer than the edge keeps WAL (max_slot_wal_keep_size)",
         "원격이 엣지의 WAL 보관 한도(max_slot_wal_keep_size)보다 오래 끊겨 있었습니다",
@@ -407,12 +407,12 @@ REPLICATION: Final[tuple[Entry, ...]] = (
     Entry("it tries again each 5 s", "5초마다 다시 시도합니다"),
     Entry("the edge keeps WAL for a remote that is away", "원격이 끊겨 엣지에 WAL이 쌓이고 있음"),
     Entry(
-        "the edge keeps WAL for a remote that is away, and is lost in {hours} hours at the present"
-        " rate",
-        "원격이 끊겨 엣지에 WAL이 쌓이고 있음, 지금 속도면 {hours}시간 뒤 슬롯을 잃습니다",
+        "the edge keeps WAL for a remote that is away, and its slot is lost in {hours} hours at the"
+        " present rate",
+        "원격이 끊겨 엣지에 WAL이 쌓이고 있음, 지금 속도면 {hours}시간 뒤 슬롯이 무효화됩니다",
     ),
     Entry("the edge's WAL limit is spent", "엣지의 WAL 한도를 다 씀"),
-    Entry("the slot will be lost at any moment", "곧 슬롯을 잃을 수 있습니다"),
+    Entry("the slot will be lost at any moment", "곧 슬롯이 무효화될 수 있습니다"),
     Entry("the remote is {seconds} s behind the edge", "원격이 엣지보다 {seconds}초 늦음"),
     Entry("the copy of the outbox has failed {times} times", "아웃박스 복사 {times}회 실패"),
     Entry(

@@ -40,7 +40,8 @@ DRIVERS: Final[tuple[Entry, ...]] = (
     Entry("cannot load the TLS files", "TLS 파일을 읽을 수 없음"),
     Entry("check ca, cert and key in `conn`", "`conn`의 ca, cert, key를 확인하세요"),
     Entry(
-        "PEM, readable, key not encrypted", "PEM 형식이고, 읽을 수 있고, 키는 암호가 없어야 합니다"
+        "PEM, readable, key not encrypted",
+        "PEM 형식이고, 읽을 수 있고, 키는 암호화되지 않아야 합니다",
     ),
     Entry(
         "name the authority that signed it with ?ca=/path in `conn`",
@@ -54,7 +55,7 @@ DRIVERS: Final[tuple[Entry, ...]] = (
         "the replies to earlier requests are still outstanding",
         "앞선 요청의 응답이 아직 오지 않음",
     ),
-    Entry("the line is never silent", "회선이 조용한 때가 없음"),
+    Entry("the line is never silent", "시리얼 회선에 신호가 끊기는 때가 없음"),
     Entry("does another master use it?", "다른 마스터가 사용하는지 확인하세요"),
     Entry("the reply's checksum is wrong", "응답의 체크섬이 틀림"),
     Entry("it begins with {bytes}", "앞부분: {bytes}"),

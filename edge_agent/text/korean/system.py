@@ -56,7 +56,6 @@ SYSTEM: Final[tuple[Entry, ...]] = (
     *WORDS,
     *(part(word.english, word.korean) for word in WORDS),
     Entry("[Errno {number}] {reason!t}", "{reason} [Errno {number}]"),
-    Entry("Multiple exceptions", "여러 번 실패함"),
     # snap7: return codes of an item
     Entry("{reason!t} ({code})", "{reason} ({code})"),
     part("Hardware error", "하드웨어 오류"),
