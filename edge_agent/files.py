@@ -29,6 +29,8 @@ def replace_file(
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         with open(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:  # noqa: PTH123
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)  # whatever the umask takes away
             if owner is not None:
                 os.fchown(file.fileno(), *owner)
             file.write(data)
@@ -50,13 +52,16 @@ def append_durably(path: Path, lines: bytes) -> None:
     first of them: it gets an end of its own, and its reader leaves it out. Raises ``OSError``.
     """
     with path.open("a+b") as file:
-        if file.tell():
+        is_new = not file.tell()
+        if not is_new:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 lines = b"\n" + lines
         file.write(lines)
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

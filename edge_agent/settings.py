@@ -231,7 +231,7 @@ class InfluxSettings(_Section):
     @field_validator("url")
     @classmethod
     def _check_url(cls, text: str | None) -> str | None:
-        return text and _check_url(text, ("http", "https"), path_allowed=True)
+        return _check_url(text, ("http", "https"), path_allowed=True) if text else None
 
     @field_validator("token")
     @classmethod
@@ -334,7 +334,7 @@ class DashboardSettings(_Section):
     @field_validator("agent_url")
     @classmethod
     def _check_url(cls, text: str | None) -> str | None:
-        return text and _check_url(text, ("http", "https"), path_allowed=True)
+        return _check_url(text, ("http", "https"), path_allowed=True) if text else None
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

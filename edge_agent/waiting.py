@@ -14,4 +14,4 @@ async def happens(event: asyncio.Event, within_s: float) -> bool:
         async with asyncio.timeout(within_s):
             return await event.wait()
     except TimeoutError:
-        return False
+        return event.is_set()  # it may have come in that very moment

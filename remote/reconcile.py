@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,10 +160,16 @@ def document(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
-    """A table of what differed, if anything did, then notes, then one line."""
+    """What differed, if anything did, then notes, then one line.
+
+    Differences are a table on a terminal; in a file or a pipe a line each, however long.
+    """
     console = console or Console(soft_wrap=True, highlight=False)
-    if outcome.differences:
+    if outcome.differences and console.is_terminal:
         console.print(_table(outcome.differences, repaired=outcome.repaired))
+    else:
+        for line in _lines(outcome.differences, repaired=outcome.repaired):
+            console.print(line, markup=False)
     for note in outcome.notes:
         console.print(f"note: {note}", markup=False)
     verdict = _verdict(outcome.total, repaired=outcome.repaired) or "equal"
@@ -171,6 +177,13 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     console.print(f"{outcome.window}: {looked}: {verdict}", markup=False)
     if outcome.total.extra > outcome.total.deleted:
         console.print("look at the extra rows, then `reconcile --delete-extra`", markup=False)
+
+
+def _lines(differences: Sequence[Difference], *, repaired: bool) -> Iterator[str]:
+    for each in differences:
+        rows = f"{each.edge_rows:,} rows at the edge, {each.remote_rows:,} at the remote"
+        verdict = _verdict(each.rows, repaired=repaired)
+        yield f"{shown(each.hour)} {each.site}/{each.device}: {rows}: {verdict}"
 
 
 def _table(differences: Sequence[Difference], *, repaired: bool) -> Table:

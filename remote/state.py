@@ -257,7 +257,9 @@ def judged(status: ReplicationStatus) -> list[str]:
     """What is wrong with these figures; pure."""
     found: list[str] = []
     hours = status.wal_budget_hours
-    left = f", and is lost in {hours:.1f} hours at the present rate" if hours is not None else ""
+    left = (
+        "" if hours is None else f", and its slot is lost in {hours:.1f} hours at the present rate"
+    )
     if status.slot_active is False and status.wal_status not in (None, "lost"):
         found.append(f"the edge keeps WAL for a remote that is away{left}")
     elif status.wal_status == "unreserved":

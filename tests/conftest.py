@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,7 +13,13 @@ from edge_agent.logs import QUIET
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches what the tests start, also where a shell runs all of it in the background."""
+    """The same for everybody, whatever the terminal is.
+
+    Ctrl-C reaches what the tests start, also where a shell runs all of it in the background.
+    """
+    os.environ["TERM"] = "xterm-256color"
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        os.environ.pop(name, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

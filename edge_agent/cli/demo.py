@@ -121,8 +121,8 @@ async def _show(agent: Agent, where: str, duration_s: float | None) -> AgentStat
     final = agent.last_status
     if final is None:
         return None  # stopped before its journal was open
-    console.print(tables.devices(status or final))
-    console.print(tables.stages(final, None))
+    tables.devices(status or final).show(console)
+    tables.stages(final, None).show(console)
     return final
 
 

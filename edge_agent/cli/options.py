@@ -41,7 +41,12 @@ def add_map(parser: argparse.ArgumentParser, default: str | None = argparse.SUPP
     """
     parser.set_defaults(takes_map=True)
     parser.add_argument(
-        "--map", type=Path, default=default, metavar="FILE", help="address map (.csv or .xlsx)"
+        "--map",
+        action=Once,
+        type=Path,
+        default=default,
+        metavar="FILE",
+        help="address map (.csv or .xlsx)",
     )
 
 

@@ -274,6 +274,8 @@ def _map_only(loaded: AddressMap, settings: Settings, *, as_json: bool) -> int:
 
 _COLUMNS: Final = ("tag", "verdict", "coverage", "gaps", "longest", "p95", "outside", "why")
 _NUMBERS: Final = frozenset(_COLUMNS) - {"tag", "verdict", "why"}
+WHY_WIDTH_MIN: Final = 12
+"""Some words of a sentence; a date stays whole."""
 
 
 def _show(report: Report, limit: int | None) -> None:
@@ -287,7 +289,7 @@ def _show(report: Report, limit: int | None) -> None:
         console.print(f"note: {note}", style="dim")
     shown = [one for one in report.tags if limit is None or one.verdict is not Verdict.GOOD]
     rows = shown[:limit]
-    grid = Grid("", _COLUMNS, _NUMBERS)
+    grid = Grid("", _COLUMNS, _NUMBERS, {"why": WHY_WIDTH_MIN})
     for row in rows:
         grid.add(*_cells(row), style=_STYLES[row.verdict])
     if rows:

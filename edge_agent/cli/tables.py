@@ -70,7 +70,8 @@ class Grid:
     """Cells in columns, before it is known where they are shown. ``numbers`` stand on the right.
 
     On a narrow terminal a number stays whole, and every other cell goes on in the next line.
-    Columns with a ``widths_min`` then have what the others leave, and at least that.
+    Columns with a ``widths_min`` then have what the others leave, and at least that. Where it is
+    too narrow even so, there are no lines: the rows stand as in a pipe.
     """
 
     title: str
@@ -101,25 +102,40 @@ class Grid:
 
     def _widths(self, width_max: int) -> Mapping[str, int]:
         """Of columns with a ``widths_min`` where not everything fits side by side."""
-        columns = zip(self.columns, *self.rows, strict=True)
-        whole = {column[0]: max(cell_len(str(cell)) for cell in column) for column in columns}
-        room = width_max - BORDER_WIDTH * len(whole) - 1
-        if sum(whole.values()) <= room:
+        whole, least = self._whole(), self._least()
+        room = self._room(width_max)
+        if sum(whole.values()) <= room or sum(least.values()) > room:
             return {}
         others = sum(width for name, width in whole.items() if name not in self.widths_min)
-        widths = {name: max(least, room - others) for name, least in self.widths_min.items()}
-        left = room - sum(widths.values()) - sum(whole[name] for name in self.numbers)
-        folded = len(whole) - len(widths) - len(self.numbers)
-        return widths if left >= FOLD_WIDTH_MIN * folded else {}
+        return {name: max(least[name], room - others) for name in self.widths_min}
+
+    def _whole(self) -> dict[str, int]:
+        """How wide each column is where nothing goes on in the next line."""
+        columns = zip(self.columns, *self.rows, strict=True)
+        return {column[0]: max(cell_len(str(cell)) for cell in column) for column in columns}
+
+    def _least(self) -> dict[str, int]:
+        """How wide each column must be so that it can be read."""
+        return {
+            name: width
+            if name in self.numbers
+            else min(width, self.widths_min.get(name, FOLD_WIDTH_MIN))
+            for name, width in self._whole().items()
+        }
+
+    def _room(self, width_max: int) -> int:
+        """What the table's lines leave to its cells."""
+        return width_max - BORDER_WIDTH * len(self.columns) - 1
 
     def show(self, console: Console) -> None:
         """A table with lines on a terminal; in a file or a pipe words in columns."""
-        if console.is_terminal:
+        if console.is_terminal and sum(self._least().values()) <= self._room(console.width):
             console.print(self, soft_wrap=False)
             return
         rows = [[str(cell) for cell in row] for row in self.rows]
-        for line in aligned(self.columns, rows, [name in self.numbers for name in self.columns]):
-            console.print(line, soft_wrap=True, markup=False)
+        lines = aligned(self.columns, rows, [name in self.numbers for name in self.columns])
+        for line, style in zip(lines, ("", *self.styles), strict=True):
+            console.print(line, style=style, soft_wrap=True, markup=False)
 
 
 def stages(status: Mapping[str, Any], rates: Rates | None) -> Grid:

@@ -153,10 +153,17 @@ def test_check_reports_every_problem(tmp_path: Path) -> None:
 
 
 def test_the_demo_delivers_every_sample() -> None:
-    """Three seconds of the whole product; the exit code is the proof."""
+    """Three seconds of the whole product; the exit code is the proof.
+
+    In a pipe, what it shows at the end is words in columns.
+    """
     done = run("demo", "--for", "3s", "--map", str(DEMO_MAP))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every sample arrived" in done.stdout
+    assert "│" not in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["device", "age", "newest", "values"] in rows
+    assert any(row[:2] == ["→", "store"] for row in rows)
 
 
 def s7_map(folder: Path, port: int, *, others: bool) -> Path:

@@ -17,6 +17,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from dashboard import cli as dashboard_command_line
 from edge_agent.cli import demo, plan, probe_show, tables
 from edge_agent.cli import status as status_command
 from edge_agent.cli.plan_against import ROWS_SHOWN_MAX, _show_load, _show_touched
@@ -26,9 +27,11 @@ from edge_agent.output_file import check_output
 from edge_agent.text.counts import counted
 from edge_agent.text.reasons import reason_of
 from edge_agent.text.selection import UnknownNameError, selected
+from remote import cli as remote_command_line
 
 command_line = importlib.import_module("edge_agent.cli.main")  # the package has its function
 
+DEMO_MAP = Path(__file__).parents[2] / "examples/demo/address_map.csv"
 CONN = "opc.tcp://press-07.halle3.werk.example:4840/machine/line?policy=none"
 KEYS = [
     ("A1", "PUMP01", "FLOW"),
@@ -69,10 +72,38 @@ def words_without_help(parser: argparse.ArgumentParser, name: str) -> Iterator[s
             yield f"{name} {action.metavar or action.dest}"
 
 
-def test_help_explains_every_word() -> None:
+PROGRAMS = {
+    "edge-agent": command_line._parser(list(command_line.COMMANDS)),
+    "edge-remote": remote_command_line.parser(list(remote_command_line.COMMANDS)),
+    "edge-dashboard": dashboard_command_line.parser(),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_explains_every_word(program: str) -> None:
     """Of commands, their actions, what they take and their options."""
-    parser = command_line._parser(list(command_line.COMMANDS))
-    assert not list(words_without_help(parser, "edge-agent"))
+    assert not list(words_without_help(PROGRAMS[program], program))
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Of a command and of all below it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from options_of(child)
+        else:
+            yield action
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_has_one_form(program: str) -> None:
+    """Defaults, folders and --json are told in the same words by all three programs."""
+    for action in options_of(PROGRAMS[program]):
+        assert action.help is not None
+        assert "default: " not in action.help.replace("(default: ", "")
+        assert action.metavar != "DIR"
+        if "--json" in action.option_strings:
+            assert action.help == "as one line of JSON, for programs"
 
 
 @pytest.mark.parametrize(
@@ -96,6 +127,17 @@ def test_a_wrong_word_is_told_what_may_have_been_meant(
         command_line.main(given)
     assert caught.value.code == 2
     assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["check --map a --map b", "--map a --map b"])
+def test_a_second_map_is_no_better_than_the_first(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can tell which one was meant."""
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(words.split())
+    assert caught.value.code == 2
+    assert "--map is given twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["reload now", "status --bogus", "check --bogus"])
@@ -202,6 +244,63 @@ def test_nothing_is_cut_on_a_narrow_terminal(width: int) -> None:
     assert "123,456,789" in texts[2]
     for state in ("connected", "delivering"):
         assert any(row[7].strip() == state for row in cells if len(row) == 9)
+
+
+@pytest.mark.parametrize("width", [60, 76])
+def test_a_forecast_is_whole_on_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a table's lines leave no room for its cells, the rows stand as in a pipe."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert command_line.main(["plan", "--map", str(DEMO_MAP)]) == 0
+    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert "…" not in text
+    for number in ("6,393,600", "40.80", "1,171", "65 ms", "500 ms"):
+        assert re.search(rf"[ │]{re.escape(number)}[ │]", text)
+    for conn, row in zip(("1502", "1503"), plan_rows(text), strict=True):
+        assert row[0] == f"tcp://127.0.0.1:{conn}"
+        assert row[-1] == "fits"
+
+
+def plan_rows(text: str) -> list[list[str]]:
+    """The rows of the table of times: of lines, or words in columns; a cell may have two lines."""
+    lines = text.partition("of period")[2].partition("wanted, read")[0].splitlines()[1:]
+    if not any(line.startswith("│") for line in lines):
+        return [line.split() for line in lines]
+    rows: list[list[str]] = []
+    for line in lines:
+        if not line.startswith("│"):
+            continue
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        if cells[-1]:
+            rows.append(cells)
+        else:
+            rows[-1] = [one + more for one, more in zip(rows[-1], cells, strict=True)]
+    return rows
+
+
+def test_rows_without_lines_have_their_style() -> None:
+    """On a terminal that is too narrow for a table a bad row is red as well."""
+    grid = tables.Grid("", ("tag", "n", "why"), frozenset({"n"}), {"why": 20})
+    grid.add("FLOW", "1", "flat")
+    grid.add("PRESS", "1,234,567", "a reason of many words", style="red")
+
+    def drawn(width: int) -> str:
+        console = Console(
+            file=io.StringIO(), width=width, force_terminal=True, color_system="standard",
+            highlight=False,
+        )  # fmt: skip
+        grid.show(console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    assert "┃" in drawn(43)
+    _, good, bad = drawn(42).splitlines()
+    assert re.sub(r"\x1b\[[\d;]*m", "", bad) == "PRESS  1,234,567  a reason of many words"
+    assert bad.startswith("\x1b[31m")
+    assert "\x1b[31m" not in good
 
 
 def test_a_state_says_its_connection_once() -> None:
@@ -329,9 +428,17 @@ def test_the_frames_of_nobody_have_a_name_like_it() -> None:
         (ConnectionRefusedError(111, "Connect call failed ('::1', 1883)"), "Connection refused"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (
-            OSError("Multiple exceptions: [Errno 111] a, [Errno 113] b"),
-            "Multiple exceptions: a, b",
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0),"
+                " [Errno 113] Connect call failed ('127.0.0.1', 1)"
+            ),
+            "Connection refused; No route to host",
         ),
+        (
+            OSError("Multiple exceptions: [Errno 101] ('::1', 1), [Errno 101] ('::2', 1)"),
+            "Network is unreachable",
+        ),
+        (OSError("Multiple exceptions: timed out, refused"), "timed out, refused"),
         (ssl.SSLError(1, "[SSL] wrong version number"), "wrong version number"),
         (TimeoutError("timed out"), "timed out"),
         (ConnectionResetError(), "ConnectionResetError"),

@@ -39,6 +39,17 @@ def test_replacing_with_a_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_mode_holds_whatever_the_umask_takes_away(tmp_path: Path) -> None:
+    """A group that is to read a file can."""
+    path = tmp_path / "users"
+    before = os.umask(0o077)
+    try:
+        replace_file(path, b"new", mode=0o640)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
 def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     """And nothing is left beside it."""
     folder = tmp_path / "folder"

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edge_agent.cli.quality import _write
+from edge_agent.cli.quality import _show, _write
 from edge_agent.errors import TransientError
 from edge_agent.model import TagKey
 from edge_agent.quality.collect import Collected, Columns, Kept, Subject, collect
@@ -260,6 +260,25 @@ def report(**changes: Any) -> Any:
     bad = replace(FINE, coverage=0.5, gaps=gaps, gap_count=1, gap_ms=90_000)
     collected = Collected(HOUR, DAY, 2 * HOUR, [FINE, bad])
     return make_report("store", 0, collected, [SUBJECT, evil], iso, **changes)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_reasons_are_sentences_on_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With room for some words, or without the lines of a table; no number is cut."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = report()
+    _show(found, None)
+    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert "…" not in text
+    reason = found.tags[0].reason
+    assert " " in reason
+    lines = text.splitlines()
+    whys = [line.split("│")[8].strip() for line in lines if line.startswith("│")]
+    assert reason in " ".join(whys) or any(line.endswith(reason) for line in lines)
 
 
 def test_the_document_is_plain_data() -> None:

@@ -96,7 +96,10 @@ def test_a_verifier_as_postgresql_makes_it() -> None:
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"slot_active": False, "wal_status": "extended", "wal_budget_hours": 2.5}, "2.5 hours"),
+        (
+            {"slot_active": False, "wal_status": "extended", "wal_budget_hours": 2.5},
+            "its slot is lost in 2.5 hours",
+        ),
         ({"slot_active": False, "wal_status": "reserved"}, "a remote that is away"),
         ({"slot_active": True, "wal_status": "unreserved"}, "limit is spent"),
         ({"lag_s": 61.0}, "61 s behind"),

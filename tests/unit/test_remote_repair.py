@@ -174,13 +174,30 @@ def test_rows_add_up() -> None:
     assert Rows(extra=1)
 
 
-def test_a_difference_is_shown_with_its_whole_name() -> None:
-    """Brackets in the name of a device are no markup of the table."""
+def printed(*, terminal: bool) -> str:
+    """What is said of one difference, of a device with brackets in its name."""
     difference = Difference(NOON, "A1", "[red]", 3600, 3599, Rows(missing=1))
     outcome = Outcome(Span(NOON, NOON + HOUR), 1, 3600, (difference,), (), repaired=True)
-    console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False)
+    console = Console(
+        file=io.StringIO(), width=120, soft_wrap=True, highlight=False, color_system=None,
+        force_terminal=terminal,
+    )  # fmt: skip
     print_outcome(outcome, console)
     assert isinstance(console.file, io.StringIO)
-    assert re.search(
-        r"A1 +│ \[red\] +│ +3,600 │ +3,599 │ 1 missing, inserted", console.file.getvalue()
+    return console.file.getvalue()
+
+
+def test_a_difference_is_shown_with_its_whole_name() -> None:
+    """Brackets in the name of a device are no markup of the table."""
+    row = r"A1 +│ \[red\] +│ +3,600 │ +3,599 │ 1 missing, inserted"
+    assert re.search(row, printed(terminal=True))
+
+
+def test_a_difference_is_a_line_in_a_journal() -> None:
+    """Nobody draws tables for a pipe, a file or journald."""
+    first, last = printed(terminal=False).splitlines()
+    assert first == (
+        "2026-11-23 12:00 UTC A1/[red]: 3,600 rows at the edge, 3,599 at the remote:"
+        " 1 missing, inserted"
     )
+    assert last.endswith(": 1 missing, inserted")

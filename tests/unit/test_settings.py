@@ -319,6 +319,10 @@ EDGE_AGENT__STORE__MINUTE_DAYS: found "9O"; allowed: a whole number from 1 to 36
             "[influx]\nurl = 'http://h'\norg = ''",
             "[influx]: url is set, so token, org, bucket must",
         ),
+        (
+            "[influx]\nurl = 'http://h'\ntoken = ''\norg = 'o'\nbucket = 'b'",
+            "[influx]: url is set, so token must",
+        ),
         ("[influx]\nurl = 'h:8086'", "allowed: http://host:port or https://host:port"),
         ("[influx]\nmeasurement = '#x'", "does not start with '#'"),
         ("[influx]\ntoken = 'a\\nb'\n[mqtt]\nurl='http://x'", "mqtt://host:port"),

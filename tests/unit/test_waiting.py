@@ -22,6 +22,17 @@ async def test_an_event_ends_the_wait() -> None:
         assert await waiting
 
 
+async def test_an_event_that_comes_as_the_time_ends_is_not_missed() -> None:
+    """Both are due in the same turn of the loop."""
+    loop = asyncio.get_running_loop()
+    for _ in range(50):
+        event = asyncio.Event()
+        end = loop.time() + 0.002
+        loop.call_at(end, event.set)
+        found = await happens(event, end - loop.time())
+        assert found is event.is_set()
+
+
 async def test_time_ends_the_wait() -> None:
     """Of an event that does not come, be the time over already."""
     for within_s in (0.01, 0.0, -1.0):
