@@ -22,7 +22,8 @@ from edge_agent.command_line import DONE, FAILED, print_json
 from edge_agent.errors import ConfigError
 from edge_agent.journal import Policy
 from edge_agent.journal.entries import samples_of
-from edge_agent.journal.file import JournalFile, lock
+from edge_agent.journal.file import JournalFile
+from edge_agent.journal.lock import lock
 from edge_agent.progress_bar import Show, progress
 from edge_agent.settings import Settings
 from edge_agent.text.counts import counted

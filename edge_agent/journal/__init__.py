@@ -42,6 +42,9 @@ Who does what
               one SQLite transaction. It is made of `entries.py` (entries and series), `books.py`
               (cursors, ledger, quarantine) and `room.py` (pages, policies, ballast).
 `opening.py`  how that file is opened, and made.
+`lock.py`     holds it for one process.
+`opener.py`   opens it, or what a salvage makes of a damaged one, and looks what of the entries in
+              memory it has.
 `entry.py`    the blob. Pure.
 `progress.py` whether an opening or a recovery gets on, and how far it is.
 `piecewise.py` a file of which the disk can't read every part.
@@ -67,7 +70,9 @@ When it is full
 Free pages below ``Room.low_water`` trigger the policy, which frees ``1 / RECLAIM_FRACTION`` of the
 file at a time: `drop_oldest` deletes the oldest unclaimed entries; `thin` first halves the rate of
 the oldest unclaimed entries again and again (up to ``THIN_LEVEL_MAX`` times) and only then drops;
-`stop` refuses new samples, and the pollers stop reading until sinks have made room.
+`stop` refuses new samples, and the pollers stop reading until sinks have made room. A commit that
+does not fit is made in parts, acknowledgements first; where the ledger or the quarantine would take
+more room than there is, they say less, and count the same (`books.py`).
 When the *disk* is full before the journal is, even a DELETE can fail, since it needs room in the
 WAL. Therefore a ballast file of ``BALLAST_BYTES`` stands beside the journal: it is given up, the
 present size becomes the limit, and the policy applies. The ballast comes back, and the limit
@@ -88,9 +93,14 @@ the watchdog is fed and the start may take its time (`progress.py`): one that is
 A stop gives up the one of a start, and waits for the one of a running journal.
 A WAL of which a part can't be read may hide which version of a page is the newest: then rows are
 taken from all of them. It is kept as it is, under another name where it can't be copied, so that
-whoever can read it later finds all.
+whoever can read it later finds all; where the file system has no hard links, a copy with zeros in
+those parts is kept, ``journal.db.damaged-<UTC time>-wal-holes``.
+A page or a piece that the disk can't read has three tries with pauses between, the whole recovery
+a minute of them: a disturbed bus costs nothing, and a dying disk does not hold it up for ever.
 What was pending and could not be recovered goes to the ledger, for every sink. Entries that a sink
-had already acknowledged are not handed to it again as long as its cursor is readable.
+had already acknowledged are not handed to it again as long as its cursor is readable. An entry that
+is in memory still, since nobody knew whether its commit stands, is looked for in the new file: what
+is not there whole is not lost but committed anew.
 If the disk refuses the new file, samples wait in memory and it is tried again with each commit; if
 it has no room for all of it, the newest entries stay in the damaged file and stand in the ledger.
 

@@ -1,6 +1,17 @@
 """The journal's books: per sink a cursor and its counters, the ledger and the quarantine.
 
 All of it happens inside the transaction of whoever calls; nothing here commits.
+
+The books in a full journal
+---------------------------
+Only a cursor that moves and an entry that is dropped make room, and both must be written down in
+the books, which takes room: thousands of refused samples, or a loss of thousands of tags, may not
+fit. What the books say must never keep a full journal from being drained. Therefore whoever makes
+room first moves cursors and deletes entries, and has the books written last, from the pages that
+this has freed. If they still don't fit, the transaction is repeated with ``brief`` books: one row
+of the ledger per sink and reason, for losses as well as for refused samples. The counts are exact
+either way. New entries leave ``BOOKS_PAGES`` to the books, so that such a row fits even where
+nothing could be freed, since another sink still waits for every entry.
 """
 
 from __future__ import annotations
@@ -18,6 +29,8 @@ LEDGER_GAP_MS = 300_000
 LEDGER_ROWS_MAX = 200_000
 LEDGER_DAMAGED = "journal damaged: the ledger's row is gone"
 QUARANTINE_ROWS_MAX = 100_000
+BOOKS_PAGES = 8
+"""What new entries leave free: one row of the ledger per sink, with the splits of its trees."""
 BYTES_PER_LEDGER_ROW = 512
 BYTES_PER_QUARANTINE_ROW = 2048
 """Bounds for small journals: each book may fill a small part of the file, never all of it."""
@@ -37,6 +50,10 @@ CREATE TABLE quarantine (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, series_id I
 
 Span = tuple[int | None, int | None, int]
 """First time, last time (ms since 1970 UTC; None if unknown) and number of some samples."""
+
+
+class NoRoomError(Exception):
+    """What a transaction writes would leave too little to the books; it is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,8 @@ class Books:
     now_ms: Callable[[], int]
     totals: dict[str, SinkTotals] = field(default_factory=dict)
     quarantine_rows: int = 0
+    brief: bool = False
+    """Whether there is no room for more than one row per sink and reason."""
 
     def load(self) -> None:
         """Read the cursors, and look at every other row.
@@ -179,23 +198,23 @@ class Books:
         )
         self.totals[totals.sink] = totals
 
-    def acknowledge(self, ack: Acknowledgement) -> None:
-        """Move a cursor, count, and quarantine what was refused."""
+    def advance(self, ack: Acknowledgement) -> bool:
+        """Move a cursor and count; `refuse` is to follow. False if that has been done before."""
         totals = self.totals[ack.sink]
         if totals.sequence != ack.previous:
-            return
+            return False
         self.write(totals.after(ack))
-        if ack.rejected:
-            self.insert_quarantined(ack.sink, ack.rejected)
-            self._bound_quarantine()
+        return True
 
     # -- ledger ---------------------------------------------------------------------------------
 
     def lose(self, losses: Mapping[tuple[str, int | None], Span], reason: str) -> None:
         """Write losses per (sink, series) down, and count them for the sink.
 
-        With more tags than the ledger may have rows, they are only told per sink.
+        With more tags than the ledger may have rows, or room, they are only told per sink.
         """
+        if self.brief:
+            losses = _per_sink(losses)
         fresh: dict[tuple[str, int | None], Span] = {}
         lost: dict[str, int] = {}
         for (sink, series_id), (first, last, samples) in losses.items():
@@ -269,6 +288,18 @@ class Books:
 
     # -- quarantine -----------------------------------------------------------------------------
 
+    def refuse(self, sink: str, samples: Sequence[Quarantined]) -> None:
+        """Write down what a sink has refused, which `advance` has counted as quarantined.
+
+        What the quarantine can't hold stands in the ledger: the oldest of it, or all if brief.
+        """
+        rows_max = min(QUARANTINE_ROWS_MAX, self.bytes_max // BYTES_PER_QUARANTINE_ROW)
+        kept = samples[len(samples) :] if self.brief else samples[-rows_max:]
+        self._bound_quarantine(rows_max - len(kept))
+        surplus = samples[: len(samples) - len(kept)]
+        self._give_up((sink, sample.series_id, sample.ts_ms) for sample in surplus)
+        self.insert_quarantined(sink, kept)
+
     def insert_quarantined(self, sink: str, samples: Sequence[Quarantined]) -> None:
         """Keep refused samples with the reason."""
         at_ms = self.now_ms()
@@ -302,9 +333,8 @@ class Books:
             self.write(replace(totals, quarantined=totals.quarantined - len(rows)))
         return rows
 
-    def _bound_quarantine(self) -> None:
-        """Move the oldest rows to the ledger when there are too many."""
-        rows_max = min(QUARANTINE_ROWS_MAX, self.bytes_max // BYTES_PER_QUARANTINE_ROW)
+    def _bound_quarantine(self, rows_max: int) -> None:
+        """Move the oldest rows to the ledger when there are more than these."""
         if self.quarantine_rows <= rows_max:
             return
         surplus = self.quarantine_rows - rows_max + rows_max // 10
@@ -313,8 +343,12 @@ class Books:
         ).fetchall()
         self.connection.execute("DELETE FROM quarantine WHERE id <= ?", (rows[-1][0],))
         self.quarantine_rows -= len(rows)
+        self._give_up((sink, series_id, ts_ms) for _, sink, series_id, ts_ms in rows)
+
+    def _give_up(self, samples: Iterable[tuple[str, int, int]]) -> None:
+        """Count samples as lost that were counted as quarantined: (sink, series id, ts_ms)."""
         losses: dict[tuple[str, int | None], Span] = {}
-        for _, sink, series_id, ts_ms in rows:
+        for sink, series_id, ts_ms in samples:
             losses[sink, series_id] = joined(losses.get((sink, series_id)), (ts_ms, ts_ms, 1))
             totals = self.totals[sink]
             self.totals[sink] = replace(totals, quarantined=totals.quarantined - 1)

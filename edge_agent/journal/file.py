@@ -1,29 +1,30 @@
 """The journal's file: one SQLite database, synchronous, used by one thread at a time.
 
-The design is in the package's docstring. Every method that changes something is one transaction;
-if it raises, nothing has changed. Errors: ``JournalError`` when the file is damaged,
+The design is in the package's docstring. Every change is one transaction, and what is refused for
+lack of room has changed nothing: then `commit` and `discard` go on in smaller ones, each of which
+leaves books that balance. Errors: ``JournalError`` when the file is damaged,
 ``TransientError`` when the disk refuses.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from edge_agent.clock import epoch_ms
 from edge_agent.errors import ConfigError, JournalError, TransientError
 from edge_agent.journal import opening
 from edge_agent.journal.books import (
+    BOOKS_PAGES,
     Acknowledgement,
     Books,
     LedgerRow,
+    NoRoomError,
     Quarantined,
     SinkTotals,
 )
@@ -40,7 +41,7 @@ from edge_agent.journal.room import (
     free_bytes,
 )
 from edge_agent.model import Batch, Series
-from edge_agent.sqlite import code_of, is_damage
+from edge_agent.sqlite import code_of
 
 BYTES_MIN = 1_000_000
 SEQUENCES_PER_OPENING = 1 << 32
@@ -52,7 +53,7 @@ OPERATIONS_PER_ADVANCE = 1_000
 """Of SQLite's virtual machine: a walk through 250 entries, a second or two on the slowest disk."""
 DISCARD_ENTRIES_PER_STEP = 256
 EXPORT_ENTRIES_PER_STEP = 64
-_UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+
 
 Reach = Callable[[float], None]
 """Is told which share of a long walk through the entries is done, 0 to 1."""
@@ -196,13 +197,15 @@ class JournalFile:
         series: Sequence[tuple[int, Series]],
         acknowledgements: Sequence[Acknowledgement],
     ) -> None:
-        """Make batches and acknowledgements durable, in one transaction.
+        """Make batches and acknowledgements durable, in one transaction if there is room for all.
 
         After a ``TransientError`` the caller keeps everything and calls again with the same:
-        what had been written all the same is not written twice.
+        what had been written all the same is not written twice. `totals` show which
+        acknowledgements were, unless `is_unsure`.
         """
         if batches or series or acknowledgements:
-            self._write(partial(self._commit, batches, series, acknowledgements))
+            change = partial(self._commit, batches, series, acknowledgements)
+            self._write(change, acknowledgements)
         self._keep_room()
 
     def _commit(
@@ -211,16 +214,21 @@ class JournalFile:
         series: Sequence[tuple[int, Series]],
         acknowledgements: Sequence[Acknowledgement],
     ) -> None:
-        for acknowledgement in acknowledgements:
-            self.books.acknowledge(acknowledgement)
-        # First of all, so that a full journal has room for what follows.
-        self._trim()
+        self._acknowledge(acknowledgements)
         self.entries.add_series(series)
         for batch in batches:
             if batch.sequence > self.sequence:
                 self.entries.insert(batch)
                 self.sequence = batch.sequence
                 self.taken += len(batch)
+        if batches and self.room.free < BOOKS_PAGES:
+            raise NoRoomError
+
+    def _acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> None:
+        due = [each for each in acknowledgements if self.books.advance(each)]
+        self._trim()  # Before the books: they get the pages that this frees.
+        for each in due:
+            self.books.refuse(each.sink, each.rejected)
 
     def read(self, sink: str, after: int, *, samples_max: int, entries_max: int) -> list[Batch]:
         """The next batches for a sink, at least one if there is any, and claim them."""
@@ -243,20 +251,22 @@ class JournalFile:
         """Give up everything pending for a sink; it stands in the ledger. Returns how many."""
         lost = 0
         while True:
-            with self._translated(), self._transaction():
-                found = self.entries.select(
-                    f"sequence > ? AND {MEANT_FOR}",
-                    (self.totals[sink].sequence, sink),
-                    DISCARD_ENTRIES_PER_STEP,
-                )
-                if not found:
-                    return lost
-                spans = spans_of(entry.batch for entry in found)
-                self.books.lose({(sink, id_): span for id_, span in spans.items()}, reason)
-                last = found[-1].batch.sequence
-                self.books.write(replace(self.totals[sink], sequence=last))
-                lost += sum(len(entry.batch) for entry in found)
-                self._trim()
+            with self._translated():
+                clause = f"sequence > ? AND {MEANT_FOR}"
+                cursor = self.totals[sink].sequence
+                found = self.entries.select(clause, (cursor, sink), DISCARD_ENTRIES_PER_STEP)
+            if not found:
+                return lost
+            batches = [entry.batch for entry in found]
+            if not self._fits_in_brief(partial(self._discard, sink, batches, reason)):
+                raise self._no_room
+            lost += sum(map(len, batches))
+
+    def _discard(self, sink: str, batches: Sequence[Batch], reason: str) -> None:
+        self.books.write(replace(self.totals[sink], sequence=batches[-1].sequence))
+        self._trim()
+        spans = spans_of(batches)
+        self.books.lose({(sink, id_): span for id_, span in spans.items()}, reason)
 
     # -- salvage --------------------------------------------------------------------------------
 
@@ -387,24 +397,21 @@ class JournalFile:
                 self.room.restore_ballast()
             low = self.room.low
             self.full = low and self.policy is Policy.STOP
-            if low and not self.full:
-                with self._transaction():
-                    self.room.reclaim()
+            if low and not self.full and not self._fits_in_brief(self.room.reclaim):
+                raise self._no_room
 
-    def _make_room(self, error: sqlite3.Error) -> None:
+    def _make_room(self) -> None:
         """A write found no room: was it the journal's own limit, or the disk?"""
-        limited = self.room.pages_max - self.room.used < self.room.low_water // 2
-        if self.room.disk_full and self.room.restore_ballast():
-            return  # The disk has room again.
-        if not limited and not self.room.give_up_ballast():
-            raise TransientError(f"{self.path}: the disk is full") from error
-        if self.policy is Policy.STOP:
-            self.full = True
-            if limited:
-                raise TransientError(f"{self.path}: the journal is full") from error
-            return
-        with self._translated(), self._transaction():
-            self.room.reclaim()
+        with self._translated():
+            limited = self.room.is_limited
+            if self.room.disk_full and self.room.restore_ballast():
+                return  # The disk has room again.
+            if not limited and not self.room.give_up_ballast():
+                raise TransientError(f"{self.path}: the disk is full")
+            if self.policy is Policy.STOP:
+                self.full = True
+            elif not self._fits_in_brief(self.room.reclaim):
+                raise self._no_room
 
     def _trim(self) -> None:
         """Delete what is pending for nobody."""
@@ -413,21 +420,48 @@ class JournalFile:
 
     # -- transactions ---------------------------------------------------------------------------
 
-    def _write(self, change: Callable[[], None]) -> None:
-        """Make a change in one transaction; if there is no room for it, make some first."""
+    def _write(self, change: Callable[[], None], acks: Sequence[Acknowledgement] = ()) -> None:
+        """Make a change in one transaction; without room for it, its acks first, or the policy."""
+        acknowledge = partial(self._acknowledge, acks)
+        if self._fits(change) or (acks and self._fits(acknowledge) and self._fits(change)):
+            return
+        self._make_room()
+        if not self._fits(change):
+            if acks:
+                self._fits_in_brief(acknowledge)
+            raise self._no_room
+
+    def _fits(self, change: Callable[[], None]) -> bool:
+        """Make a change in one transaction. False if there is no room: then nothing is changed."""
         if self._unsure:
             self._reopen()
         try:
             with self._transaction():
                 change()
+        except NoRoomError:
+            return False
         except sqlite3.Error as error:
             if code_of(error) == sqlite3.SQLITE_IOERR:
                 self._reopen()
             if code_of(error) != sqlite3.SQLITE_FULL:
-                raise self._classed(error) from error
-            self._make_room(error)
-            with self._translated(), self._transaction():
-                change()
+                raise opening.classed(self.path, error) from error
+            return False
+        return True
+
+    def _fits_in_brief(self, change: Callable[[], None]) -> bool:
+        """The same, with brief books (`books.py`) if there is no room for more."""
+        if self._fits(change):
+            return True
+        self.books.brief = True
+        try:
+            return self._fits(change)
+        finally:
+            self.books.brief = False
+
+    @property
+    def _no_room(self) -> TransientError:
+        what = "disk" if self.room.disk_full else "journal"
+        return TransientError(f"{self.path}: the {what} is full")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -465,51 +499,11 @@ class JournalFile:
             self._load()
         self._unsure = False
 
-    def _classed(self, error: sqlite3.Error) -> JournalError | TransientError:
-        if is_damage(error) or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
-            return JournalError(f"{self.path}: {error}")
-        return TransientError(f"{self.path}: {error}")
-
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._classed(error) from error
+            raise opening.classed(self.path, error) from error
         except OSError as error:
             raise TransientError(f"{self.path}: {error.strerror}") from error
-
-
-def lock(path: Path) -> IO[bytes]:
-    """Hold a journal for this process alone, as long as the returned file is open.
-
-    Makes its folder. Raises ``ConfigError`` if another process holds it, a folder stands at
-    ``path`` or a file where its folder should be, ``TransientError`` if the disk refuses.
-    """
-    folder = path.parent
-    try:
-        if path.is_dir():
-            raise ConfigError(
-                f"{path} is a folder; the journal is a file", hint="choose another path"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = path.with_suffix(".lock").open("wb")
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(
-            f"{folder} can't be the data folder: a file stands there, or on the way to it",
-            hint="choose a folder with --data-dir, or data_dir of [agent]",
-        ) from error
-    except OSError as error:
-        raise TransientError(
-            f"{path}: {error.strerror}",
-            hint="the data folder (--data-dir) must be one that the agent's user may write",
-        ) from error
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.close()
-        raise ConfigError(
-            f"{path} is in use by a running agent",
-            hint="stop the agent first, or choose another --data-dir",
-        ) from error
-    return stream

@@ -21,10 +21,11 @@ from typing import TypeVar
 
 from edge_agent.clock import epoch_ms
 from edge_agent.errors import JournalError, TransientError
-from edge_agent.journal import salvage
 from edge_agent.journal.books import Acknowledgement, LedgerRow, Quarantined, SinkTotals
 from edge_agent.journal.entries import next_batches
-from edge_agent.journal.file import JournalFile, lock
+from edge_agent.journal.file import JournalFile
+from edge_agent.journal.lock import lock
+from edge_agent.journal.opener import Opened, Opener
 from edge_agent.journal.progress import Progress
 from edge_agent.journal.room import BALLAST_BYTES, Policy
 from edge_agent.journal.worker import Worker, to_the_end
@@ -65,7 +66,9 @@ class Journal:
         self.commit_interval_s = commit_interval_s
         self.commits = 0
         self.commit_failures = 0
-        self.salvages = 0
+        self.generation = 0
+        """Another one as soon as what is not durable yet has other numbers: with each new file,
+        and as the same one is opened again."""
         self.beat_at = 0.0
         """Loop time of the newest sign of life, for the watchdog; 0 if there was none.
 
@@ -73,7 +76,7 @@ class Journal:
         """
         self.progress = Progress(self._beat)
         """How far an opening or a recovery is."""
-        self._open_file = partial(
+        open_file = partial(
             JournalFile,
             bytes_max=bytes_max,
             policy=policy,
@@ -81,9 +84,10 @@ class Journal:
             ballast_bytes=ballast_bytes,
             progress=self.progress,
         )
+        self._opener = Opener(path, open_file, self.progress)
         self._worker = Worker()
         self._file: JournalFile
-        self._replacement: JournalFile | None = None
+        self._replacement: Opened | None = None
         self._usable = True
         """False while the file is known to be damaged and the disk refuses a new one."""
         self._sinks: tuple[str, ...] = ()
@@ -118,10 +122,10 @@ class Journal:
         Raises ``ConfigError`` if another process holds it and ``TransientError`` if the disk
         refuses.
         """
-        self._sinks = tuple(sinks)
+        self._sinks = self._opener.sinks = tuple(sinks)
         self._lock = lock(self.path)
         try:
-            self._adopt(await self._in_thread(self._opened))
+            self._adopt((await self._in_thread(self._opener.open, {})).file)
         except BaseException:
             self._lock.close()
             raise
@@ -129,30 +133,6 @@ class Journal:
     def _beat(self) -> None:
         """Called by the loop and by the thread: whoever is last writes the newest time."""
         self.beat_at = time.monotonic()  # the clock of asyncio's loops, from any thread
-
-    def _opened(self) -> JournalFile:
-        with self.progress.doing("opening the journal"):
-            salvage.finish(self.path)
-            try:
-                file = self._open_file(self.path)
-                file.configure(self._sinks)
-            except JournalError as error:
-                return self._salvaged(error)
-            return file
-
-    def _salvaged(self, error: JournalError) -> JournalFile:
-        """Set the damaged file aside and go on with what can be recovered of it.
-
-        Its connection must still be open: closing it would fold its WAL into it.
-        """
-        log.error("journal damaged: %s; setting it aside and recovering what it holds", error)
-        with self.progress.doing("recovering the journal"):
-            report = salvage.replace(self.path, self._open_file, self._sinks, self.progress.reach)
-            self.salvages += 1
-            log.error("journal recovered: %s", report)
-            file = self._open_file(self.path)
-            file.configure(self._sinks)
-            return file
 
     def _adopt(self, file: JournalFile) -> None:
         """Go on with this file, and take over its numbering.
@@ -281,6 +261,8 @@ class Journal:
                     try:
                         await self._in_thread(file.commit, batches, series, list(self._tried))
                     except TransientError as error:
+                        if not file.is_unsure:  # They may have been written all the same.
+                            self._settled = {s: file.totals[s].sequence for s in self._sinks}
                         self._report_refusal(error)
                         return False
                     except JournalError as error:
@@ -328,29 +310,39 @@ class Journal:
             self._file.room.cached_from = self._cache[0].sequence
 
     async def _recover(self, error: JournalError | None, damaged: JournalFile) -> None:
-        """Go on with a new file; None if an earlier attempt was refused by the disk."""
+        """Go on with a new file; None if an earlier attempt was refused by the disk.
+
+        Not beside a commit, which may make durable what is taken to be in memory only.
+        """
         async with self._recovering:
             if self._file is not damaged:
                 return
             self._usable = False
+            in_memory = {batch.sequence: len(batch) for batch in self._unwritten}
             try:
-                await self._in_thread(self._reopen, error, damaged)
+                await self._in_thread(self._reopen, error, damaged, in_memory)
             except TransientError as refusal:
                 self._report_refusal(refusal)
             finally:
                 if self._replacement is not None:
-                    self._adopt_replacement(self._replacement, damaged)
+                    self._adopt_replacement(*self._replacement)
 
-    def _reopen(self, error: JournalError | None, damaged: JournalFile) -> None:
+    def _reopen(
+        self, error: JournalError | None, damaged: JournalFile, in_memory: dict[int, int]
+    ) -> None:
+        opener = self._opener
         try:
-            self._replacement = self._opened() if error is None else self._salvaged(error)
+            self._replacement = (
+                opener.open(in_memory) if error is None else opener.salvage(error, in_memory)
+            )
         finally:
             damaged.close()  # It may have been renamed: nothing must be written to it any more.
 
-    def _adopt_replacement(self, file: JournalFile, damaged: JournalFile) -> None:
-        """What was not durable yet is kept and numbered anew; acknowledgements are not."""
-        waiting = [batch for batch in self._unwritten if batch.sequence > damaged.sequence]
+    def _adopt_replacement(self, file: JournalFile, held: set[int]) -> None:
+        """What is not in the file is kept and numbered anew; acknowledgements are not kept."""
+        waiting = [batch for batch in self._unwritten if batch.sequence not in held]
         self._adopt(file)
+        self.generation += 1
         self._replacement, self._usable = None, True
         self._acknowledgements.clear()
         self._tried.clear()
@@ -415,7 +407,8 @@ class Journal:
                 partial(file.read, sink, after, samples_max=samples_max, entries_max=entries_max)
             )
         except JournalError as error:
-            await self._recover(error, file)
+            async with self._committing:
+                await self._recover(error, file)
             return []
         except TransientError as error:
             log.warning("journal cannot be read now: %s", error)
@@ -468,6 +461,11 @@ class Journal:
         await happens(self._committed, timeout_s)
 
     # -- books ----------------------------------------------------------------------------------
+
+    @property
+    def salvages(self) -> int:
+        """How often a damaged file was replaced since `open`."""
+        return self._opener.salvages
 
     @property
     def taken(self) -> int:

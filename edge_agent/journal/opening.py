@@ -17,7 +17,7 @@ from edge_agent.errors import JournalError, TransientError
 from edge_agent.journal import books, entries, piecewise, wal
 from edge_agent.journal.entry import row_checksum
 from edge_agent.journal.room import PAGE_BYTES
-from edge_agent.sqlite import beside
+from edge_agent.sqlite import beside, is_damage
 
 FORMAT = 1
 WAL_PAGES_MAX = 1000
@@ -27,6 +27,8 @@ WAL_LOOKS = 20
 WAL_LOOK_INTERVAL_S = 0.1
 """For so long together, two seconds, a commit may take a slow memory card."""
 
+_UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS)
+
 _STATE = """
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL,
     journal_id TEXT NOT NULL, sequence INTEGER NOT NULL, taken INTEGER NOT NULL,
@@ -35,10 +37,17 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NU
 _SCHEMA = _STATE + entries.SCHEMA + books.SCHEMA
 
 
+def classed(path: Path, error: sqlite3.Error) -> JournalError | TransientError:
+    """What an error of SQLite means for a journal: it is damaged, or the disk refuses."""
+    if is_damage(error) or getattr(error, "sqlite_errorcode", 0) in _UNREADABLE:
+        return JournalError(f"{path}: {error}")
+    return TransientError(f"{path}: {error}")
+
+
 def secure_wal(path: Path, *, read_only: bool, alive: piecewise.Alive) -> None:
     """Write the WAL, if there is one, again as it is (`edge_agent.sqlite` says why).
 
-    For whoever holds `file.lock`, so that nobody else writes meanwhile; who only reads leaves it as
+    For whoever holds `lock.lock`, so that nobody else writes meanwhile; who only reads leaves it as
     it is. Raises ``JournalError`` where the WAL is all that is left, or holds what SQLite has not
     understood, or can't be read whole.
     """

@@ -3,6 +3,7 @@
 Nothing that they say is believed before it was looked at: a damaged page yields no rows, never an
 error. Where a part of the WAL can't be read, a row may be whole only in a page's older version, and
 nobody knows which pages that part had: all versions are shown then, and no free list is believed.
+What the disk can't read is left out at first, and may be asked for again after `try_again`.
 
 Source for the page and record layout: "Database File Format", sections 1.5, 1.6 and 2.1.
 """
@@ -12,9 +13,12 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_agent.errors import TransientError
 from edge_agent.journal import piecewise, wal
 from edge_agent.journal.room import PAGE_BYTES
 from edge_agent.sqlite import beside
@@ -24,6 +28,8 @@ log = logging.getLogger(__name__)
 OLDER = 1 << 40
 """Page numbers from here on, beyond every file, are older versions: first the file's pages as they
 are without the WAL, then at twice this those of the WAL that it has anew."""
+PAUSES_MAX = 60
+"""Of a recovery, each `piecewise.READ_INTERVAL_S`: a disk that dies while it is copied ends it."""
 _LEAF = 0x0D
 _MAGIC = b"SQLite format 3\x00"
 _INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -39,6 +45,11 @@ class Pages:
     def __init__(self, path: Path, alive: piecewise.Alive = lambda: None) -> None:
         self.unreadable: set[int] = set()
         """Numbers of the pages that the disk could not read."""
+        self.missed = 0
+        """How often one of them was asked for that it may read after a pause."""
+        self._failures: Counter[int] = Counter()
+        self._pauses = 0
+        self._alive = alive
         self._newer: dict[int, bytes] = {}
         self._outdated: list[bytes] = []
         log = piecewise.read(beside(path, "-wal"), alive)
@@ -75,16 +86,41 @@ class Pages:
         newer = None if version else self._newer.get(number)
         if newer is not None:
             return newer
-        if not 1 <= number <= self._in_file or number in self.unreadable:
+        if not 1 <= number <= self._in_file:
             return b""
-        try:
-            data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
-        except OSError as error:
-            if not self.unreadable:
-                log.warning("journal recovery: page %d: %s", number, error.strerror)
-            self.unreadable.add(number)
-            return b""
-        return data if len(data) == PAGE_BYTES else b""
+        if number not in self.unreadable:
+            try:
+                data = os.pread(self._main, PAGE_BYTES, (number - 1) * PAGE_BYTES)
+            except OSError as error:
+                self._note_failure(number, error)
+            else:
+                return data if len(data) == PAGE_BYTES else b""
+        self.missed += self._has_tries(number)
+        return b""
+
+    def try_again(self) -> bool:
+        """Wait until what the disk could not read may be asked for again; false: it is given up.
+
+        Each page has ``READ_TRIES``, and a recovery ``PAUSES_MAX``.
+        """
+        again = {number for number in self.unreadable if self._has_tries(number)}
+        if not again or self._pauses == PAUSES_MAX:
+            return False
+        self._pauses += 1
+        time.sleep(piecewise.READ_INTERVAL_S)
+        self.unreadable -= again
+        return True
+
+    def _note_failure(self, number: int, error: OSError) -> None:
+        if not self._failures:
+            log.warning("journal recovery: page %d: %s", number, error.strerror)
+        self._failures[number] += 1
+        self.unreadable.add(number)
+        if self._alive():
+            raise TransientError("reading it is given up") from error
+
+    def _has_tries(self, number: int) -> bool:
+        return self._failures[number] < piecewise.READ_TRIES
 
     def free(self) -> set[int]:
         """Numbers of the pages on the free list, as far as it can be followed and believed."""

@@ -19,6 +19,25 @@ log = logging.getLogger(__name__)
 
 TOLD_INTERVAL_S = 60.0
 """How often the log says how far a recovery is: who looks at it at night must see that it moves."""
+Reach = Callable[[float], None]
+"""Told the share of the work that is done, 0 to 1."""
+
+
+class Reached:
+    """Passes on how far it is, and can say it again: a sign of life without anything new."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._share = 0.0
+
+    def __call__(self, share: float) -> None:
+        """So far."""
+        self._share = share
+        self._reach(share)
+
+    def again(self) -> None:
+        """No further than that."""
+        self._reach(self._share)
 
 
 class Progress:

@@ -16,6 +16,8 @@ from edge_agent.model import Batch
 PAGE_BYTES = 4096
 BALLAST_BYTES = 8_000_000
 """Twice the WAL: what a checkpoint and a DELETE may need on a full disk."""
+COMMIT_BYTES = 1_000_000
+"""More than a commit writes: a disk that has so much beside the ballast's room is not full."""
 RECLAIM_FRACTION = 256
 """A reclaim frees 1/256 of the file: long enough to be rare, short enough not to be felt."""
 RECLAIM_PAGES_MIN = 32
@@ -115,6 +117,12 @@ class Room:
                 break
 
     # -- the disk -------------------------------------------------------------------------------
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a write found no room for the journal's own limit, and not for the disk's."""
+        spare = free_bytes(self.path.parent)
+        return self.free < self.low_water // 2 or spare > self.ballast_bytes + COMMIT_BYTES
 
     def give_up_ballast(self) -> bool:
         """The disk is full: free the ballast, and let the present size be the limit."""

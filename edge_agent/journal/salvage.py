@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edge_agent.clock import epoch_ms
 from edge_agent.errors import JournalError, TransientError
 from edge_agent.files import sync_folder
 from edge_agent.journal import entry as codec
+from edge_agent.journal import piecewise
 from edge_agent.journal.books import (
     LedgerRow,
     Quarantined,
@@ -37,7 +34,7 @@ from edge_agent.journal.entries import picked
 from edge_agent.journal.file import JournalFile
 from edge_agent.journal.opening import FORMAT
 from edge_agent.journal.pages import OLDER, Pages, Value
-from edge_agent.journal.piecewise import PIECE_BYTES
+from edge_agent.journal.progress import Reach, Reached
 from edge_agent.journal.room import PAGE_BYTES, Policy, free_bytes
 from edge_agent.model import Batch, Series
 from edge_agent.sqlite import beside, name_for_damaged
@@ -59,8 +56,10 @@ _THINNED = 1 << 60
 
 Recovered = tuple[Batch, str | None]
 OpenFile = Callable[[Path], JournalFile]
-Reach = Callable[[float], None]
-"""Told the share of the work that is done, 0 to 1."""
+Place = tuple[int, int | None]
+"""A page, and where on it a row begins; None: all of its rows."""
+NOTHING: Mapping[int, int] = MappingProxyType({})
+"""No entry that is in memory."""
 
 
 @dataclass(slots=True)
@@ -70,6 +69,8 @@ class Found:
     pages: Pages
     journal_id: str | None = None
     taken: int | None = None
+    taken_up_to: int = 0
+    """The entry up to which it counts them."""
     sequence: int = 0
     series: dict[int, Series] = field(default_factory=dict)
     totals: dict[str, SinkTotals] = field(default_factory=dict)
@@ -87,6 +88,12 @@ class Found:
         self.booked.add((book, row_id))
         return True
 
+    @property
+    def last_sequence(self) -> int:
+        """The highest that is known to have been given out."""
+        cursors = (totals.sequence for totals in self.totals.values())
+        return max(self.sequence, *self.places, *cursors, 0)
+
     def entries(self) -> Iterator[tuple[Batch, str | None]]:
         """Every entry that is whole, in sequence order, with the sinks it is meant for.
 
@@ -94,7 +101,9 @@ class Found:
         """
         nameless = 0
         for sequence in sorted(self.places):
-            row = self.pages.row(*divmod(self.places[sequence] % _THINNED, PAGE_BYTES))
+            place = divmod(self.places[sequence] % _THINNED, PAGE_BYTES)
+            while (row := self.pages.row(*place)) is None and self.pages.try_again():
+                pass
             if row is None:
                 continue
             data = row[7]
@@ -131,18 +140,44 @@ class Pace:
 
 
 def scan(pages: Pages, reach: Reach) -> Found:
-    """Visit every page of a damaged file and its WAL."""
+    """Visit every page of a damaged file and its WAL.
+
+    What the disk can't read at once is tried again before older versions are looked at.
+    """
     found, pace = Found(pages), Pace(reach)
     free = pages.free()
-    visits = sum(map(len, pages.numbers))
-    for visit, number in enumerate(chain(*pages.numbers), start=1):
-        pace.step(SCAN_SHARE * visit / visits)
-        if number not in free:
-            for at in pages.cells(number):
-                row = pages.row(number, at)
-                if row is not None:
-                    _sort_in(found, row, number, at)
+    while pages.try_again():
+        free = pages.free()
+    visits, share = sum(map(len, pages.numbers)), 0.0
+    for numbers in pages.numbers:
+        missed: list[Place] = []
+        for number in numbers:
+            share += SCAN_SHARE / visits
+            pace.step(share)
+            if number not in free:
+                missed += _look_at(found, number)
+        while missed and pages.try_again():
+            again, missed = missed, []
+            for place in again:
+                pace.step(share)
+                missed += _look_at(found, *place)
     return found
+
+
+def _look_at(found: Found, number: int, row_at: int | None = None) -> Iterator[Place]:
+    """Take a page's rows, or one; yields what was missing because the disk did not read it."""
+    pages = found.pages
+    missed = pages.missed
+    cells = pages.cells(number) if row_at is None else [row_at]
+    if pages.missed > missed:
+        yield number, None
+    for at in cells:
+        missed = pages.missed
+        row = pages.row(number, at)
+        if row is not None:
+            _sort_in(found, row, number, at)
+        elif pages.missed > missed:
+            yield number, at
 
 
 def _sort_in(found: Found, row: list[Value], page: int, at: int) -> None:
@@ -159,8 +194,11 @@ def _sort_in(found: Found, row: list[Value], page: int, at: int) -> None:
             if known is None or known.sequence < totals.sequence:
                 found.totals[totals.sink] = totals
         case "iitiii" if row[1] == FORMAT and codec.row_checksum(*row[1:-1]) == row[-1]:
-            if found.taken is None or found.taken <= row[4]:  # type: ignore[operator]
-                found.journal_id, found.sequence, found.taken = row[2:5]  # type: ignore[assignment]
+            _, _, journal_id, sequence, taken, _ = row
+            if (taken, sequence) >= (found.taken or 0, found.taken_up_to):
+                found.journal_id, found.taken = journal_id, taken  # type: ignore[assignment]
+                found.taken_up_to = sequence  # type: ignore[assignment]
+            found.sequence = max(found.sequence, sequence)  # type: ignore[type-var,assignment]
         case "itiiiiti" | "itniiiti" | "itnnniti":
             with contextlib.suppress(JournalError):
                 loss = ledger_row(row)
@@ -185,33 +223,58 @@ def _place(found: Found, row: list[Any], page: int, at: int) -> None:
         found.places[sequence] = thinned * _THINNED + page * PAGE_BYTES + at
 
 
-def replace(path: Path, open_file: OpenFile, sinks: Iterable[str], reach: Reach) -> str:
+def held(file: JournalFile, in_memory: Mapping[int, int], sinks: Iterable[str]) -> set[int]:
+    """Which of the entries in memory a file has, or has had and all its sinks have taken.
+
+    Raises ``JournalError`` at one that is damaged.
+    """
+    if not in_memory:
+        return set()
+    cursors = (file.totals[sink].sequence for sink in sinks if sink in file.totals)
+    settled = min(cursors, default=0)
+    kept = {entry.batch.sequence for entry in file.export(min(in_memory) - 1)}
+    return {sequence for sequence in in_memory if sequence <= settled or sequence in kept}
+
+
+def replace(
+    path: Path,
+    open_file: OpenFile,
+    sinks: Iterable[str],
+    reach: Reach,
+    in_memory: Mapping[int, int] = NOTHING,
+) -> str:
     """Build a new journal from what a damaged one still holds, and put it in its place.
 
     The damaged file and its WAL are kept beside it. Returns what was recovered and lost, in words.
     A crash at any moment is mended by `finish`: the damaged file stays what it is until the new one
-    is whole, so that another attempt begins anew and finds the same. Raises ``TransientError`` if
-    the disk refuses, or ``reach`` does: then nothing has been replaced.
+    is whole, so that another attempt begins anew and finds the same.
+
+    ``in_memory`` has the samples of each entry that the caller has whole, by sequence: what is not
+    recovered of these the caller will commit anew, and it is not counted as taken.
+
+    Raises ``TransientError`` if the disk refuses, or ``reach`` does: then nothing is replaced.
     """
+    reach = Reached(reach)
     with _translated(path):
         path.touch()  # All that is left of it may be its WAL.
         fresh_path = _fresh(path)
         _remove(fresh_path)
-        with contextlib.closing(Pages(path, partial(reach, 0.0))) as pages:
+        with contextlib.closing(Pages(path, reach.again)) as pages:
             if pages.wal_holes:
-                kilobytes = pages.wal_holes * PIECE_BYTES // 1_000
+                kilobytes = pages.wal_holes * piecewise.PIECE_BYTES // 1_000
                 log.warning(
                     "journal recovery: %d kB of the WAL are unreadable; a commit that stood only"
                     " there is not in the ledger either",
                     kilobytes,
                 )
             log.info("journal recovery: %d MB to go through", pages.count * PAGE_BYTES // 1_000_000)
-            recovered, lost = _rebuild(scan(pages, reach), open_file, fresh_path, sinks, reach)
+            found = scan(pages, reach)
+            recovered, lost = _rebuild(found, open_file, fresh_path, sinks, reach, in_memory)
             if pages.unreadable:
                 log.warning("journal recovery: %d pages are unreadable", len(pages.unreadable))
         kept = name_for_damaged(path, epoch_ms())
         if beside(path, "-wal").exists():
-            _copy_durably(beside(path, "-wal"), beside(kept, "-wal"))
+            piecewise.keep(beside(path, "-wal"), beside(kept, "-wal"), reach.again)
         sync_folder(path.parent)
         path.rename(kept)
     finish(path)
@@ -236,7 +299,12 @@ def finish(path: Path) -> None:
 
 
 def _rebuild(
-    found: Found, open_file: OpenFile, path: Path, sinks: Iterable[str], reach: Reach
+    found: Found,
+    open_file: OpenFile,
+    path: Path,
+    sinks: Iterable[str],
+    reach: Reach,
+    in_memory: Mapping[int, int],
 ) -> tuple[int, dict[str, int]]:
     """Write the new file; returns the samples that were recovered, and losses per sink."""
     fresh = open_file(path)
@@ -246,24 +314,26 @@ def _rebuild(
         if fresh.policy is Policy.STOP:
             pages = max(pages, 2 * found.pages.count)  # It drops nothing, be its limit lower now.
         fresh.room.limit(pages)
-        return _carry_over(found, fresh, reach)
+        return _carry_over(found, fresh, reach, in_memory)
     finally:
         fresh.close()
 
 
-def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, dict[str, int]]:
+def _carry_over(
+    found: Found, fresh: JournalFile, reach: Reach, in_memory: Mapping[int, int]
+) -> tuple[int, dict[str, int]]:
     """Copy books and pending entries; returns the samples of the latter, and losses per sink."""
     known = sorted({*found.totals, *fresh.room.active})
     fresh.restore_books(
         taken=found.taken or 0,
-        sequence=found.sequence,
+        sequence=found.last_sequence,
         totals=[found.totals.get(sink, SinkTotals(sink)) for sink in known],
         ledger=[_with_known_series(row, found.series) for row in found.ledger],
         quarantine=[row for row in found.quarantine if row[1].series_id in found.series],
         series=found.series.items(),
     )
     samples = 0
-    for step, share in _steps(found, known, Pace(reach)):
+    for step, share in _steps(found, known, Pace(reach), in_memory):
         fitting = _fitting(fresh, step)
         fresh.restore_entries(fitting)
         samples += sum(len(batch) for batch, _ in fitting)
@@ -271,11 +341,17 @@ def _carry_over(found: Found, fresh: JournalFile, reach: Reach) -> tuple[int, di
             log.warning("journal recovery: the disk is full, the rest stays in the damaged file")
             break
         reach(SCAN_SHARE + (1 - SCAN_SHARE) * share)
-    lost = fresh.balance(found.taken, set(known) - found.totals.keys())
+    taken = found.taken
+    if taken is not None:
+        anew = in_memory.keys() - held(fresh, in_memory, known)
+        taken -= sum(in_memory[sequence] for sequence in anew if sequence <= found.taken_up_to)
+    lost = fresh.balance(taken, set(known) - found.totals.keys())
     return samples, lost
 
 
-def _steps(found: Found, known: list[str], pace: Pace) -> Iterator[tuple[list[Recovered], float]]:
+def _steps(
+    found: Found, known: list[str], pace: Pace, in_memory: Mapping[int, int]
+) -> Iterator[tuple[list[Recovered], float]]:
     """The pending entries, a transaction's worth at a time, each with the sinks it waits for.
 
     With each step the share of all entries that have been looked at.
@@ -291,7 +367,8 @@ def _steps(found: Found, known: list[str], pace: Pace) -> Iterator[tuple[list[Re
             for sink in known
             if (sinks is None or sink in sinks.split(",")) and batch.sequence > cursors[sink]
         ]
-        if names:
+        whole = len(batch) >= in_memory.get(batch.sequence, 0)
+        if names and whole:
             step.append((batch, None if names == known else ",".join(names)))
         if step_bytes >= BYTES_PER_STEP:
             yield step, number / len(found.places)
@@ -339,26 +416,6 @@ def _remove(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         beside(path, suffix).unlink(missing_ok=True)
-
-
-def _copy_durably(source: Path, copy: Path) -> None:
-    """Copy a file; nothing is left of a copy that the disk refuses.
-
-    One that can't be read gets another name instead: a later try may be able to.
-    """
-    try:
-        try:
-            shutil.copyfile(source, copy)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            copy.unlink(missing_ok=True)
-            os.link(source, copy)
-        with copy.open("rb") as stream:
-            os.fsync(stream.fileno())
-    except OSError:
-        copy.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

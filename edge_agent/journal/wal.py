@@ -22,7 +22,8 @@ def commits(
     """Every commit of a WAL's present generation: its last frame's number, and its pages.
 
     Frames are told by their salts alone, so that a damaged frame does not hide those after it. With
-    holes the frame that ends the last commit may be in one: then its other pages are its end.
+    holes the frame that ends a commit may be in one: then its other pages are its end, the next
+    commit's are taken for its own, and what has a page anew is another commit in any case.
     """
     if len(data) < HEADER_BYTES:
         return
@@ -35,6 +36,9 @@ def commits(
         page, pages_after_commit = struct.unpack_from(">II", data, at)
         if not page or data[at + 8 : at + 16] != salts:
             continue
+        if has_holes and page in pages:
+            yield number - 1, pages
+            pages = {}
         pages[page] = data[at + FRAME_HEADER_BYTES : at + frame_bytes]
         if pages_after_commit:
             yield number, pages

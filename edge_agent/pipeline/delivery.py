@@ -47,6 +47,8 @@ BACKOFF_MAX_S = 15.0
 """A destination that returns is noticed within this time."""
 FAULTS_MAX = 5
 IDLE_WAIT_S = 1.0
+REASON_CHARS_MAX = 320
+"""Of each refused sample, in the quarantine: some text, not a traceback a thousand times."""
 REJECTED_WARNING_S = 60.0
 """A tag that is refused is refused with every batch: said once a minute, not each time."""
 
@@ -281,7 +283,7 @@ def _quarantined(batches: Sequence[Batch], rows: Sequence[RejectedRow]) -> list[
                 series_id=batch.series_ids[row.index],
                 ts_ms=_time_of(batch, row.index),
                 value=batch.values[row.index],
-                reason=row.reason,
+                reason=row.reason[:REASON_CHARS_MAX],
             )
         )
     return found

@@ -56,7 +56,7 @@ it, and the book does not say that it has never been ours. Where a mark is lost 
 bridge by MQTT 3.1.1 and back, a message is taken in once, as its series is in the book by then.
 
 A series that was ours is another's from an entry on, which is begun for it: the one that collects
-now may hold our last samples. While the book is written the journal may be replaced, and the map
+now may hold our last samples. While the book is written the journal may number anew, and the map
 may begin to poll the series; both are looked at after it.
 """
 
@@ -213,8 +213,8 @@ class Ingest:
         self._owed: deque[_Owed] = deque()
         self._repeats: dict[Sample, int] = {}
         """What was owed when a connection was lost, with the entry that holds it."""
-        self._journal_id = ""
-        """The journal that numbers what is owed and what may be repeated."""
+        self._generation = -1
+        """The journal's that numbers what is owed and what may be repeated."""
         self._window = WINDOW_FIRST
         self._failures = 0
         self._said: set[str] = set()
@@ -306,7 +306,7 @@ class Ingest:
             while not self._stopping.is_set():
                 self._beat()
                 link.check()
-                if self._journal.journal_id != self._journal_id:
+                if self._journal.generation != self._generation:
                     raise TransientError("the journal has been replaced, connecting anew")
                 if self._overrun:
                     raise TransientError(f"{self._conn}: the broker sends more than it may")
@@ -354,14 +354,12 @@ class Ingest:
     def _begin(self) -> None:
         """The connection is gone, and with it every packet id; what is owed comes again."""
         self._sessions += 1
-        for owed in self._owed:
-            if owed.sample is not None:
-                self._repeats[owed.sample] = owed.sequence
+        self._repeats |= {o.sample: o.sequence for o in self._owed if o.sample is not None}
         over = len(self._repeats) - ARRIVED_MAX  # some never came again
         for sample in list(islice(self._repeats, max(over, 0))):
             del self._repeats[sample]
-        if self._journal.journal_id != self._journal_id:  # which numbers anew
-            self._journal_id = self._journal.journal_id
+        if self._journal.generation != self._generation:
+            self._generation = self._journal.generation
             self._repeats.clear()
         self._owed.clear()
         self._overrun = False
@@ -407,8 +405,9 @@ class Ingest:
         if not ours:
             await asyncio.to_thread(self._book.add, new)
             return
-        since = Since()
-        while since.journal_id != self._journal.journal_id:  # replaced meanwhile
+        generation = -1
+        while self._journal.generation != generation:  # it numbers anew since
+            generation = self._journal.generation
             since = Since(self._journal.journal_id, self._journal.begin_entry())
             await asyncio.to_thread(self._book.add, new, dict.fromkeys(ours, since))
 
@@ -478,7 +477,7 @@ class Ingest:
 
     def _acknowledge(self, link: Link) -> None:
         """Acknowledge what is durable, and ask for a commit if the broker seems to wait for it."""
-        if self._journal.journal_id != self._journal_id:
+        if self._journal.generation != self._generation:
             return
         durable = self._journal.last_sequence
         due: list[int] = []
@@ -493,7 +492,7 @@ class Ingest:
         """Wait for the commit of what was taken, but not for long: else it comes again."""
         try:
             async with asyncio.timeout(LAST_COMMIT_TIMEOUT_S):
-                while self._owed and self._journal.journal_id == self._journal_id:
+                while self._owed and self._journal.generation == self._generation:
                     self._journal.commit_soon()
                     self._wake.clear()
                     await self._wake.wait()

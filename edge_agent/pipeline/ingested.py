@@ -15,7 +15,8 @@ Who publishes a tag may change, both ways and more than once, while samples wait
   its entries, so that this holds there too. A journal that was begun anew has none of ours, and low
   numbers: so at each start the book is told which journal it is, and where it goes on
   (`Ingested.continue_in`). Only what waits in memory, not committed yet, while a running journal is
-  salvaged is numbered anew: of a series that was taken over just then all of it is the other's.
+  salvaged, or opened again, is numbered anew: of a series that was taken over just then all of it
+  is the other's.
 * It was another's, and becomes a row of the map: the book says, durably before the first sample
   that is polled, that it is ours. That holds after the row has left the map too, until a message of
   another publisher comes: only that makes it the other's again. What had come in before and still

@@ -451,7 +451,7 @@ async def test_nothing_is_acknowledged_by_the_numbers_of_another_journal(
     await publish(broker.port, numbered(range(5)))
     await rig.taken(5)
     rig.journal._last_sequence = rig.journal.next_sequence + 1_000
-    rig.ingest._journal_id = "the one before"
+    rig.ingest._generation -= 1
     rig.ingest._wake.set()
     await rig.disconnected()
     rig.journal._last_sequence = 0

@@ -485,7 +485,10 @@ async def test_our_last_samples_in_the_entry_that_collects_are_published(tmp_pat
         assert [sample.value for sample in await rig.end()] == [1.0, 2.0, 99.0]
 
 
-async def test_a_journal_that_is_replaced_while_the_book_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal_id", ["new", None], ids=["another file", "the same file"])
+async def test_a_journal_that_numbers_anew_while_the_book_is_written(
+    tmp_path: Path, journal_id: str | None
+) -> None:
     """The book has the entry of the journal that goes on, so that ours in it is published."""
     with Mosquitto(tmp_path / "broker") as broker:
         book = Meddled(tmp_path / INGESTED_FILE)
@@ -493,11 +496,18 @@ async def test_a_journal_that_is_replaced_while_the_book_is_written(tmp_path: Pa
             ids = array("I", [rig.journal.intern(T1)]).tobytes()
             rig.journal.append(1, ids, [1.0])
             await rig.journal.flush()
-            book.meddle = lambda: setattr(rig.journal._file, "journal_id", "new")  # type: ignore[method-assign]
-            due = rig.journal.next_sequence
+            due = rig.journal.next_sequence + 7
+            expected = Since(journal_id or rig.journal.journal_id, due)
+
+            def number_anew() -> None:
+                rig.journal._file.journal_id = expected.journal_id
+                rig.journal._next_sequence = due
+                rig.journal.generation += 1
+
+            book.meddle = number_anew  # type: ignore[method-assign]
             await publish(broker.port, message("PUMP01", "T1", 99, line="L1"))
             await rig.arrived(1)
-            await until(lambda: rig.book.since(T1) == Since("new", due))
+            await until(lambda: rig.book.since(T1) == expected)
             await rig.end()
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import JournalError
-from edge_agent.journal import Journal
+from edge_agent.errors import JournalError, TransientError
+from edge_agent.journal import Journal, salvage
+from edge_agent.journal.file import JournalFile
 from edge_agent.pipeline.ingested import INGESTED_FILE, Ingested, Since
+from edge_agent.protocols.mqtt_link import Link
 from tests.integration.test_agent import make_tag, running
+from tests.integration.test_ingest import Rig, numbered, publish, values_of
 from tests.integration.test_ingest_own import T1, published
 from tests.journals import abandon, balanced, commit, copied, drained, opened
+from tests.servers import Mosquitto
+from tests.waiting import until
 
 
 def read_book(folder: Path) -> Ingested:
@@ -130,3 +137,50 @@ async def test_the_agent_tells_the_book_of_its_journal(tmp_path: Path) -> None:
         assert since.journal_id == rig.agent.journal.journal_id
         assert since.sequence < 1 << 60
     assert read_book(folder).since(T1) == since
+
+
+async def test_the_same_file_opened_again_numbers_anew_what_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk refuses a salvage, then the file that was taken for damaged can be opened: its id is
+    the old one, but what waits in memory has higher numbers. None of the old ones is due when a
+    part of it is committed: the broker keeps all, and delivers it again."""
+    acknowledged: list[int] = []
+    acknowledge, write = Link.acknowledge, JournalFile.commit
+
+    def noted(link: Link, packet_ids: Iterable[int]) -> None:
+        ids = list(packet_ids)
+        acknowledged.extend(ids)
+        acknowledge(link, ids)
+
+    def refused(*_: object) -> str:
+        raise TransientError("no room")
+
+    def one_only(file: JournalFile, *what: object) -> None:
+        monkeypatch.setattr(JournalFile, "commit", refused)
+        write(file, *what)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Link, "acknowledge", noted)
+    with Mosquitto(tmp_path / "broker") as broker:
+        rig = Rig(broker.port, tmp_path)
+        await rig.start(commits=False)
+        for n in range(6):
+            await publish(broker.port, numbered([n]))
+            await rig.taken(n + 1)
+            rig.journal.begin_entry()
+        known = rig.journal.journal_id
+        with monkeypatch.context() as patch:
+            patch.setattr(salvage, "replace", refused)
+            await rig.journal._recover(JournalError("as when damaged"), rig.journal._file)
+        monkeypatch.setattr(JournalFile, "commit", one_only)
+        assert not await commit(rig.journal)
+        assert rig.journal.journal_id == known
+        assert rig.journal.uncommitted == 2
+        await until(lambda: bool(acknowledged) or rig.ingest.error is not None)
+        await rig.taken(6 + 6)  # none is taken for one that is there already
+        assert not acknowledged
+        monkeypatch.setattr(JournalFile, "commit", write)
+        rig._tasks.append(asyncio.create_task(rig.journal.run()))
+        await rig.settled()
+        assert len(acknowledged) == 6
+        assert set(values_of(await rig.end())) == set(range(6))

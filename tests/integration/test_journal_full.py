@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,23 @@ import pytest
 
 from edge_agent.journal import Journal, Policy
 from edge_agent.journal import journal as journal_module
-from edge_agent.journal.books import BYTES_PER_LEDGER_ROW
+from edge_agent.journal.books import BYTES_PER_LEDGER_ROW, LEDGER_GAP_MS, Quarantined
+from edge_agent.journal.entries import samples_of
 from edge_agent.journal.room import THIN_LEVEL_MAX
+from edge_agent.model import Series
 from tests.filesystems import tmpfs
 from tests.journals import (
     SERIES,
     Feed,
     abandon,
     accepts,
+    balance_faults,
     balanced,
     commit,
+    copied,
     counted,
     drained,
+    journal_file,
     loss_per_series,
     on_full_disk,
     opened,
@@ -141,6 +147,156 @@ async def test_stop_can_be_drained_when_nothing_more_fits(tmp_path: Path) -> Non
     await journal.close()
 
 
+# -- books that do not fit ------------------------------------------------------------------------
+
+REASON = "값이 잘못됨 " * 30
+
+
+async def _refused(journal: Journal, reason: str = REASON, sink: str = "a") -> int:
+    """The sink gives its next batch up, as after too many faults; returns its samples."""
+    (batch,) = await journal.read(sink, samples_max=1)
+    samples = [
+        Quarantined(series_id, ts_ms, value, reason)
+        for ts_ms, series_id, value in samples_of(batch)
+    ]
+    journal.acknowledge(sink, [batch], rejected=samples)
+    return len(samples)
+
+
+def _settles(journal: Journal, sink: str = "a") -> bool:
+    """Whether what the sink has acknowledged is durable."""
+    return journal.settled(sink) == journal.position(sink)
+
+
+async def _filled(journal: Journal, feed: Feed, step: int, *, backlog: int = 0) -> None:
+    """To its limit, with so many entries more in memory."""
+    while await commit(journal):
+        feed.fill(journal, step)
+    for _ in range(backlog):
+        feed.fill(journal, step)
+        await commit(journal)
+    assert not accepts(journal)
+    assert not on_full_disk(journal)
+
+
+@pytest.mark.parametrize(
+    ("bytes_max", "step"), [(BYTES_MAX, 5000), (4_000_000, 5000), (4_000_000, 20_000)]
+)
+@pytest.mark.parametrize("backlog", [0, 20])
+async def test_stop_goes_on_after_a_batch_that_is_given_up(
+    tmp_path: Path, bytes_max: int, step: int, backlog: int
+) -> None:
+    """Its quarantine takes more room than the batch held, and nothing else makes any: the sink is
+    parked until it is durable, and then all the rest drains."""
+    path = tmp_path / "journal.db"
+    journal = await opened(path, bytes_max=bytes_max, policy=Policy.STOP)
+    feed = Feed()
+    await _filled(journal, feed, step, backlog=backlog)
+    refused = await _refused(journal)
+    await commit(journal)
+    assert _settles(journal)
+    await balanced(journal)
+    totals = journal.totals()["a"]
+    assert totals.quarantined + totals.lost == refused
+    # A kill here: the batches in memory are gone, the books of the rest are whole.
+    file = journal_file(copied(path, tmp_path / "killed"), bytes_max=bytes_max)
+    file.room.active = frozenset("a")
+    assert balance_faults(file) == []
+    assert file.totals["a"] == totals
+    file.close()
+
+    found = []
+    for _ in range(100):
+        found += traced(batches := await journal.read("a", samples_max=20_000))
+        if batches:
+            journal.acknowledge("a", batches)
+        elif not journal.uncommitted:
+            break
+        await commit(journal)
+    assert await commit(journal)
+    assert found == feed.samples[refused:]
+    assert accepts(journal)
+    await balanced(journal)
+    await journal.close()
+
+
+async def test_a_given_up_batch_that_frees_nothing_is_written_in_brief(tmp_path: Path) -> None:
+    """Another sink still waits for every entry of a full journal: one row says how many."""
+    journal = await opened(
+        tmp_path / "journal.db", ("a", "dead"), bytes_max=BYTES_MAX, policy=Policy.STOP
+    )
+    feed = Feed()
+    while await commit(journal):
+        for _ in range(5):
+            feed.scan(journal, step_ms=2 * LEDGER_GAP_MS)  # no two losses share a row
+    total = 0
+    for _ in range(90):
+        total += await _refused(journal)
+        await commit(journal)
+        assert _settles(journal)
+        await balanced(journal)
+    totals = journal.totals()["a"]
+    assert totals.quarantined + totals.lost == total
+    rows = journal._file.ledger()
+    assert {(row.sink, row.reason) for row in rows} == {("a", "quarantine full")}
+    assert sum(row.samples for row in rows) == totals.lost > 0
+    assert journal.path.stat().st_size <= BYTES_MAX
+    await journal.close()
+
+
+async def test_what_waits_in_memory_does_not_keep_acknowledgements_from_the_disk(
+    tmp_path: Path,
+) -> None:
+    """It fits only after many of them: they go first, with their quarantine whole."""
+    journal = await opened(tmp_path / "journal.db", bytes_max=BYTES_MAX, policy=Policy.STOP)
+    feed = Feed()
+    await _filled(journal, feed, 200, backlog=200)
+    refused = await _refused(journal, "no")
+    assert not await commit(journal)
+    assert _settles(journal)
+    assert journal.totals()["a"].quarantined == refused
+    assert journal._file.ledger() == []
+    await balanced(journal)
+    await journal.close()
+
+
+@pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.THIN])
+async def test_a_small_journal_of_many_tags_drops(tmp_path: Path, policy: Policy) -> None:
+    """A loss of 5,000 tags takes more room than is made at a time: then it stands per sink."""
+    journal = await opened(tmp_path / "journal.db", bytes_max=4_000_000, policy=policy)
+    series = [Series("A1", "L1", "D", f"T{n}", "") for n in range(5000)]
+    ids = array("I", [journal.intern(names) for names in series]).tobytes()
+    for n in range(120):
+        journal.append(1_000 * n, ids, [n + tag / 7 for tag in range(5000)])
+        assert await commit(journal), n
+    assert journal.taken == 120 * 5000
+    assert journal.totals()["a"].lost > 0
+    await balanced(journal)
+    assert journal.path.stat().st_size <= 4_000_000
+    await journal.close()
+
+
+async def test_a_full_journal_can_be_discarded(tmp_path: Path) -> None:
+    """What is given up makes room for the ledger that says so."""
+    journal = await opened(
+        tmp_path / "journal.db", ("a", "b"), bytes_max=BYTES_MAX, policy=Policy.STOP
+    )
+    series = [Series("A1", "L1", "D", f"T{n}", "") for n in range(1500)]
+    ids = array("I", [journal.intern(names) for names in series]).tobytes()
+    n = 0
+    while await commit(journal):
+        journal.append(1_000 * n, ids, [n + tag / 7 for tag in range(1500)])
+        n += 1
+    file = journal._file
+    for sink in ("a", "b"):
+        pending = file.pending(sink)
+        assert await journal._in_thread(file.discard, sink, "given up") == pending > 0
+        assert file.totals[sink].lost == pending
+    await balanced(journal)
+    assert await commit(journal)
+    await journal.close()
+
+
 @pytest.mark.parametrize("policy", [Policy.DROP_OLDEST, Policy.THIN])
 async def test_claimed_entries_are_left_alone(tmp_path: Path, policy: Policy) -> None:
     """What a sink has in its hands can't end both delivered and in the ledger."""
@@ -227,10 +383,6 @@ async def test_a_smaller_limit_than_before(tmp_path: Path) -> None:
 async def test_many_tags_in_a_small_ledger(tmp_path: Path) -> None:
     """A ledger past its bound merges rows; the number of samples stays exact."""
     journal = await opened(tmp_path / "journal.db", ("a", "b", "c"), bytes_max=BYTES_MAX)
-    from array import array
-
-    from edge_agent.model import Series
-
     series = [Series("A1", "L1", "D", f"T{n}", "") for n in range(1500)]
     ids = array("I", [journal.intern(names) for names in series])
     for n in range(300):

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from edge_agent.errors import JournalError
-from edge_agent.journal import Quarantined, piecewise
+from edge_agent.errors import JournalError, TransientError
+from edge_agent.journal import Quarantined, pages, piecewise, salvage
+from edge_agent.journal.file import JournalFile
 from edge_agent.journal.pages import Pages
 from edge_agent.journal.piecewise import PIECE_BYTES
 from tests.integration import test_journal_recovery as recovery
@@ -266,13 +270,13 @@ def test_a_journal_that_runs_goes_on(disk: FailingDisk, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def unreadable_wal(piece: int) -> Iterator[None]:
-    """In this process: neither that piece of a WAL can be read nor a WAL be copied."""
+def unreadable_wal(*pieces: int) -> Iterator[None]:
+    """In this process: neither those pieces of a WAL can be read nor a WAL be copied."""
     pread, copyfile = os.pread, shutil.copyfile
 
     def failing_pread(file: int, size: int, at: int) -> bytes:
         name = Path(f"/proc/self/fd/{file}").readlink().name
-        if name.endswith("-wal") and at == piece * PIECE_BYTES:
+        if name.endswith("-wal") and at // PIECE_BYTES in pieces:
             raise OSError(errno.EIO, "Input/output error")
         return pread(file, size, at)
 
@@ -332,14 +336,291 @@ async def test_crash_at_every_step(
     assert 10 < step < recovery.INTERRUPTIONS_MAX - 1
 
 
+async def test_a_file_system_without_hard_links_keeps_a_copy_with_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On vfat and exFAT a WAL that can't be read can't have a second name: the recovery goes on,
+    and the copy's name says that it is not whole."""
+    path, samples = await killed(tmp_path, commits=1)
+    log = bytearray(wal_of(path).read_bytes())
+
+    def refused(*_: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    last = len(log) // PIECE_BYTES
+    with unreadable_wal(2, last):
+        journal = await opened(path, SINKS)
+    found = await drained(journal)
+    await balanced(journal)
+    await journal.close()
+    assert set(found) <= set(samples)
+    assert len(samples) - len(found) <= TAKEN
+    (copy,) = path.parent.glob("*.damaged-*-wal-holes")
+    log[2 * PIECE_BYTES : 3 * PIECE_BYTES] = bytes(PIECE_BYTES)
+    log[last * PIECE_BYTES :] = bytes(len(log) - last * PIECE_BYTES)
+    assert copy.read_bytes() == log
+    assert not list(path.parent.glob("*.damaged-*-wal"))
+
+
+async def test_a_copy_with_zeros_that_the_disk_refuses_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for it: the recovery is refused, its files stand as before, and the next one is
+    through."""
+    path, _ = await killed(tmp_path, commits=1)
+    before = wal_of(path).read_bytes()
+
+    def refused(*_: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(_: Path, copy: Path, __: piecewise.Alive) -> None:
+        copy.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refused)
+    with unreadable_wal(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(piecewise, "_copy", full)
+            with pytest.raises(TransientError, match="No space left"):
+                await opened(path, SINKS)
+        assert set_aside(path) == []
+        assert wal_of(path).read_bytes() == before
+        journal = await opened(path, SINKS)
+    assert journal.salvages == 1
+    await journal.close()
+
+
+async def test_every_version_of_a_page_that_can_be_read_is_looked_at(tmp_path: Path) -> None:
+    """Whichever two pieces of the WAL are unreadable, also where that hides the end of a commit,
+    and the next one has the same pages anew."""
+    path, _ = await killed(tmp_path, 5)
+    log = wal_of(path).read_bytes()
+    starts = range(32, len(log) - 4119, 4120)
+    present = [at for at in starts if log[at + 8 : at + 16] == log[16:24]]
+    pieces = range(-(-len(log) // PIECE_BYTES))
+    assert len(pieces) > 20
+    for holes in itertools.combinations(pieces, 2):
+        with unreadable_wal(*holes), contextlib.closing(Pages(path)) as found:
+            assert found.wal_holes == 2
+            shown = {found.page(number) for number in itertools.chain(*found.numbers)}
+        for at in present:
+            touched = range(at // PIECE_BYTES, (at + 4119) // PIECE_BYTES + 1)
+            if not {0, *touched} & set(holes):
+                assert log[at + 24 : at + 4120] in shown, (holes, at)
+
+
+@contextlib.contextmanager
+def failing_file(fails: Callable[[int, int], bool]) -> Iterator[Counter[int]]:
+    """In this process: which reads of a journal's file fail, by their number from 0 and by the page
+    from 1. Gives how often each page failed."""
+    pread, reads, failures = os.pread, itertools.count(), Counter[int]()
+
+    def failing(file: int, size: int, at: int) -> bytes:
+        if Path(f"/proc/self/fd/{file}").readlink().name == "journal.db":
+            page = at // PIECE_BYTES + 1
+            if fails(next(reads), page):
+                failures[page] += 1
+                raise OSError(errno.EIO, "Input/output error")
+        return pread(file, size, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(piecewise, "READ_INTERVAL_S", 0.0)
+        patch.setattr(os, "pread", failing)
+        yield failures
+
+
+@contextlib.contextmanager
+def copying() -> Iterator[list[int]]:
+    """Not empty once a recovery has looked at all pages."""
+    begun: list[int] = []
+    restore = JournalFile.restore_books
+
+    def noted(*arguments: object, **options: object) -> None:
+        begun.append(1)
+        restore(*arguments, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JournalFile, "restore_books", noted)
+        yield begun
+
+
+def recovered(path: Path) -> str:
+    """Recover a journal as one that runs does it; returns the report."""
+    return salvage.replace(path, journal_file, SINKS, lambda _: None)
+
+
+@pytest.mark.parametrize("hole", [None, 7], ids=["whole WAL", "hole in it"])
+@pytest.mark.parametrize("drains", [False, True], ids=["new pages", "pages that were free"])
+@pytest.mark.parametrize("first", [0, 1, 3, 6, 14])
+async def test_a_disturbance_during_a_recovery_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, drains: bool, hole: int | None
+) -> None:
+    """No page of the file can be read from some moment on, and again after two pauses: whether it
+    were those of the free list, of the books or of entries, all are had, and none is taken twice.
+    """
+    path, _ = await killed(tmp_path, 6, drains=drains)
+    undisturbed = copied(path, tmp_path / "undisturbed")
+    pauses: list[float] = []
+    with unreadable_wal(hole) if hole else contextlib.nullcontext():
+        recovered(undisturbed)
+        monkeypatch.setattr(time, "sleep", pauses.append)
+        at_first = 2 if hole else 0  # of the WAL
+
+        def fails(read: int, _: int) -> bool:
+            return read >= first and len(pauses) < at_first + 2
+
+        with failing_file(fails) as failures:
+            recovered(path)
+    assert failures
+    assert kept_and_lost(path) == kept_and_lost(undisturbed)
+
+
+async def delivered(path: Path, commits: int = 1) -> int:
+    """A journal of which nothing is pending; returns its newest sequence."""
+    journal, feed = await opened(path, SINKS), Feed()
+    for _ in range(commits):
+        feed.fill(journal, TAKEN)
+        assert await commit(journal)
+    for sink in SINKS:
+        assert await drained(journal, sink) == feed.samples
+    newest = journal.last_sequence
+    await journal.close()
+    return newest
+
+
+async def test_a_disturbance_does_not_hide_which_pages_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is taken from one of them: what stands there was deleted."""
+    path = tmp_path / "journal.db"
+    await delivered(path, commits=20)
+    pauses: list[float] = []
+    looked_at: set[int] = set()
+    cells = Pages.cells
+
+    def noted(found: Pages, number: int) -> list[int]:
+        looked_at.add(number)
+        return cells(found, number)
+
+    monkeypatch.setattr(Pages, "cells", noted)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with (
+        failing_file(lambda *_: len(pauses) < 2) as failures,
+        contextlib.closing(Pages(path)) as found,
+    ):
+        salvage.scan(found, lambda _: None)
+        assert len(found.free()) > 20
+        assert not looked_at & found.free()
+    assert looked_at
+    assert failures
+
+
+async def test_a_disturbance_while_entries_are_copied_costs_nothing(tmp_path: Path) -> None:
+    """They are read a second time then: each page has its tries there too."""
+    path, samples = await killed(tmp_path, taken=2_000)
+    with (
+        copying() as begun,
+        failing_file(lambda _, page: bool(begun) and failures[page] < 2) as failures,
+    ):
+        recovered(path)
+    assert len(failures) > 10
+    assert kept_and_lost(path) == (samples, 0)
+
+
+async def test_what_stays_unreadable_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page has three tries in all, each with a sign of life, wherever the disk dies. Pauses are
+    counted: on a disk that dies entry by entry they come to an end too."""
+    path, samples = await killed(tmp_path, 8, taken=2_000)
+    pauses: list[float] = []
+    monkeypatch.setattr(pages, "PAUSES_MAX", 5)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    signs: list[float] = []
+    with copying() as begun, failing_file(lambda _, page: bool(begun) and page > 30) as failures:
+        salvage.replace(path, journal_file, SINKS, signs.append)
+    assert len(pauses) == 5
+    assert max(failures.values()) == piecewise.READ_TRIES
+    assert len(signs) > failures.total() > 5
+    assert signs == sorted(signs)
+    kept, lost = kept_and_lost(path)
+    assert set(kept) < set(samples)
+    assert 0 < len(kept) == len(samples) - lost
+
+
+async def test_a_page_that_stays_unreadable_has_three_tries(tmp_path: Path) -> None:
+    """However often rows lead there, and however often it is looked at."""
+    path, samples = await killed(tmp_path, 8)
+    with unreadable_wal(7), failing_file(lambda _, page: page > 12) as failures:
+        recovered(path)
+    assert len(failures) > 5
+    assert set(failures.values()) == {piecewise.READ_TRIES}
+    assert set(kept_and_lost(path)[0]) < set(samples)
+
+
+async def test_a_recovery_that_is_given_up_ends_between_two_failed_reads(tmp_path: Path) -> None:
+    """A stop does not wait until a dying disk has had all of its tries."""
+    path, _ = await killed(tmp_path)
+
+    def reach(_: float) -> None:
+        if failures:
+            raise TransientError("given up")
+
+    with (
+        failing_file(lambda _, page: page > 5) as failures,
+        pytest.raises(TransientError, match="given up"),
+    ):
+        salvage.replace(path, journal_file, SINKS, reach)
+    assert failures.total() == 1
+    assert set_aside(path) == []
+
+
+async def test_sequences_go_on_where_the_state_is_unreadable(tmp_path: Path) -> None:
+    """And nothing is pending: the cursors tell how far they had come."""
+    path = tmp_path / "journal.db"
+    newest = await delivered(path)
+    data = bytearray(path.read_bytes())
+    file = journal_file(path)
+    at = data.rindex(file.journal_id.encode()) // PIECE_BYTES * PIECE_BYTES
+    file.close()
+    data[at : at + PIECE_BYTES] = bytes(PIECE_BYTES)
+    path.write_bytes(data)
+    assert "none lost" in recovered(path)
+    file = journal_file(path)
+    assert file.sequence >= newest
+    file.close()
+
+
+async def test_an_older_state_does_not_take_sequences_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start begins a new range although nothing was taken: of two states with the same count, the
+    one in the WAL and the one in the file, the higher sequence counts."""
+    path = tmp_path / "live" / "journal.db"
+    await delivered(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "fold", lambda _: None)
+        journal = await opened(path, SINKS)
+    copy, in_use = copied(path, tmp_path / "copy"), journal._file.sequence
+    await journal.close()
+    with wal_of(copy).open("ab") as stream:
+        stream.write(bytes(PIECE_BYTES))
+    with unreadable_wal(wal_of(copy).stat().st_size // PIECE_BYTES):
+        recovered(copy)
+    file = journal_file(copy)
+    assert file.sequence >= in_use
+    file.close()
+
+
 async def test_a_damaged_page_number_does_not_prolong_a_recovery(tmp_path: Path) -> None:
     """A frame of the WAL that claims to be page two billion makes them no more than there are."""
     path, samples = await killed(tmp_path, commits=1)
     log = bytearray(wal_of(path).read_bytes())
     log[32] = 0x7F
     wal_of(path).write_bytes(log)
-    with contextlib.closing(Pages(path)) as pages:
-        assert pages.count < 100
+    with contextlib.closing(Pages(path)) as found:
+        assert found.count < 100
     journal = await opened(path, SINKS)
     assert journal.salvages == 1
     assert await drained(journal) == samples

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import ConfigError, JournalError, RejectedRow, RejectedRows, TransientError
-from edge_agent.journal import Journal
+from edge_agent.journal import Journal, Policy
 from edge_agent.journal.file import JournalFile
 from edge_agent.model import Batch, Series
 from edge_agent.pipeline import delivery
@@ -260,6 +260,52 @@ async def test_a_batch_that_a_sink_can_not_digest_is_given_up_alone(
     assert runner.counters.failures == {"fault": delivery.FAULTS_MAX + 1}
     assert "gives up batch" in caplog.text
     assert "KeyError" in caplog.text
+
+
+async def test_a_full_journal_is_drained_past_a_batch_that_is_given_up(tmp_path: Path) -> None:
+    """With the policy `stop`, when its samples don't fit into the quarantine; pollers go on."""
+
+    async def choke(batches: Sequence[Batch]) -> None:
+        if any(batch.values[0] == 2.0 for batch in batches):
+            raise ValueError("bad value")
+
+    clock = Clock()
+    journal = Journal(
+        tmp_path / "journal.db",
+        bytes_max=1_000_000,
+        policy=Policy.STOP,
+        ballast_bytes=0,
+        now_ms=clock,
+    )
+    await journal.open(["memory"])
+    rig = Rig(journal, clock)
+    entries = 0
+    while not journal.uncommitted:
+        entries += 1
+        await rig.take([entries + n / 7 for n in range(4000)])
+    assert not journal.accepting
+    rig.commit()
+    rig.runner(Handed(choke))
+    await until(lambda: rig.books()[0] == (entries - 1) * 4000)
+    await until(lambda: journal.accepting)
+    _, quarantined, lost, pending = rig.books()
+    assert (quarantined + lost, pending) == (4000, 0)
+    await rig.end()
+
+
+async def test_of_a_long_reason_the_quarantine_has_the_beginning(rig: Rig) -> None:
+    """It stands in every row of a batch that is given up."""
+
+    async def choke(_: Sequence[Batch]) -> None:
+        raise ValueError("x" * 10_000)
+
+    rig.commit()
+    await rig.take([1.0, 2.0])
+    rig.runner(Handed(choke))
+    await until(lambda: rig.journal.settled("memory") == rig.journal.last_sequence)
+    (reason,) = {sample.reason for _, sample in rig.journal._file.quarantine()}
+    assert "ValueError: xxx" in reason
+    assert len(reason) == delivery.REASON_CHARS_MAX
 
 
 class Skips(MemorySink):

@@ -48,6 +48,12 @@ def books() -> Iterator[Books]:
     connection.close()
 
 
+def acknowledge(books: Books, ack: Acknowledgement) -> None:
+    """As the file does it, which deletes entries in between."""
+    if books.advance(ack):
+        books.refuse(ack.sink, ack.rejected)
+
+
 def lost(books: Books, sink: str) -> int:
     """What the ledger says a sink lost."""
     return sum(row.samples for row in books.ledger() if row.sink == sink)
@@ -59,7 +65,7 @@ def lost(books: Books, sink: str) -> int:
 def test_an_acknowledgement_moves_the_cursor_and_counts(books: Books) -> None:
     """Delivered and quarantined together are what was acknowledged; duplicates are part of it."""
     rejected = (Quarantined(1, 5, 2.0, "no"),)
-    books.acknowledge(Acknowledgement("a", 0, 7, 99, 3, rejected))
+    acknowledge(books, Acknowledgement("a", 0, 7, 99, 3, rejected))
     assert books.totals["a"] == SinkTotals("a", 7, 0, 99, 3, 1, 0)
     assert books.totals["a"].accounted == 100
     assert books.totals["b"] == SinkTotals("b")
@@ -69,16 +75,16 @@ def test_an_acknowledgement_moves_the_cursor_and_counts(books: Books) -> None:
 def test_the_same_acknowledgement_again_changes_nothing(books: Books) -> None:
     """A commit whose outcome is not known is repeated: it must not count twice."""
     again = Acknowledgement("a", 0, 7, 99, 0, (Quarantined(1, 5, 2.0, "no"),))
-    books.acknowledge(again)
+    acknowledge(books, again)
     before = books.totals["a"]
-    books.acknowledge(again)
+    acknowledge(books, again)
     assert books.totals["a"] == before
     assert len(books.quarantine()) == 1
 
 
 def test_cursors_are_read_back(books: Books) -> None:
     """What was written is what a new process finds."""
-    books.acknowledge(Acknowledgement("a", 0, 7, 99, 3, (Quarantined(1, 5, 2.0, "no"),)))
+    acknowledge(books, Acknowledgement("a", 0, 7, 99, 3, (Quarantined(1, 5, 2.0, "no"),)))
     other = Books(books.connection, books.bytes_max, lambda: 0)
     other.load()
     assert other.totals == books.totals
@@ -97,7 +103,7 @@ def test_cursors_are_read_back(books: Books) -> None:
 )
 def test_a_changed_row_is_found(books: Books, change: str) -> None:
     """No number of the books can change unseen."""
-    books.acknowledge(Acknowledgement("a", 0, 7, 99, 0, (Quarantined(1, 5, 2.0, "no"),)))
+    acknowledge(books, Acknowledgement("a", 0, 7, 99, 0, (Quarantined(1, 5, 2.0, "no"),)))
     books.lose({("a", 1): (1, 2, 3)}, "full")
     books.load()
     books.connection.execute(change)
@@ -164,7 +170,7 @@ def test_a_full_quarantine_moves_its_oldest_to_the_ledger(books: Books) -> None:
     rows_max = books.bytes_max // BYTES_PER_QUARANTINE_ROW
     for number in range(5):
         rejected = tuple(Quarantined(1, number * 1000 + n, float(n), "no") for n in range(300))
-        books.acknowledge(Acknowledgement("a", number, number + 1, 0, 0, rejected))
+        acknowledge(books, Acknowledgement("a", number, number + 1, 0, 0, rejected))
         kept = len(books.quarantine())
         assert kept <= rows_max
         totals = books.totals["a"]
@@ -174,11 +180,41 @@ def test_a_full_quarantine_moves_its_oldest_to_the_ledger(books: Books) -> None:
     assert books.quarantine()[-1][1] == rejected[-1]
 
 
+def test_more_refused_at_once_than_the_quarantine_holds(books: Books) -> None:
+    """The newest are kept and the rest is lost, tag by tag, without ever being written there."""
+    rows_max = books.bytes_max // BYTES_PER_QUARANTINE_ROW
+    rejected = tuple(Quarantined(1 + n % 2, n, float(n), "no") for n in range(2 * rows_max))
+    acknowledge(books, Acknowledgement("a", 0, 1, 0, 0, rejected[:3]))
+    changes = books.connection.total_changes
+    acknowledge(books, Acknowledgement("a", 1, 2, 0, 0, rejected))
+    assert books.connection.total_changes - changes < rows_max + 20
+    assert [sample for _, sample in books.quarantine()] == list(rejected[rows_max:])
+    totals = books.totals["a"]
+    assert (totals.quarantined, totals.lost) == (rows_max, rows_max + 3)
+    assert lost(books, "a") == totals.lost
+    assert {row.series_id for row in books.ledger()} == {1, 2}
+
+
+def test_brief_books_take_a_row_per_sink(books: Books) -> None:
+    """For losses as for refused samples, with exact counts and the whole range of time."""
+    rejected = tuple(Quarantined(n, n, float(n), "no") for n in range(1, 6))
+    books.brief = True
+    acknowledge(books, Acknowledgement("a", 0, 1, 7, 0, rejected))
+    books.lose({("b", n): (n, n + 1, 2) for n in range(1, 6)}, "full")
+    assert [(row.sink, row.series_id, row.span, row.reason) for row in books.ledger()] == [
+        ("a", None, (1, 5, 5), "quarantine full"),
+        ("b", None, (1, 6, 10), "full"),
+    ]
+    assert books.totals["a"] == SinkTotals("a", 1, delivered=7, lost=5)
+    assert books.totals["b"].lost == 10
+    assert books.quarantine() == []
+
+
 def test_what_is_taken_out_of_quarantine_is_gone_from_it(books: Books) -> None:
     """Only the named sink's samples, and its counter with them."""
     for sink in ("a", "b"):
         rejected = tuple(Quarantined(1, n, float(n), "no") for n in range(3))
-        books.acknowledge(Acknowledgement(sink, 0, 1, 0, 0, rejected))
+        acknowledge(books, Acknowledgement(sink, 0, 1, 0, 0, rejected))
     assert books.take_quarantined("a") == [(n, 1, float(n)) for n in range(3)]
     assert books.take_quarantined("a") == []
     assert [sink for sink, _ in books.quarantine()] == ["b"] * 3
@@ -188,7 +224,7 @@ def test_what_is_taken_out_of_quarantine_is_gone_from_it(books: Books) -> None:
 def test_reconcile_follows_the_rows(books: Books) -> None:
     """After a recovery: missing ledger rows are replaced, missing quarantined samples are not."""
     rejected = tuple(Quarantined(1, n, float(n), "no") for n in range(3))
-    books.acknowledge(Acknowledgement("a", 0, 1, 10, 0, rejected))
+    acknowledge(books, Acknowledgement("a", 0, 1, 10, 0, rejected))
     books.lose({("a", 1): (0, 1, 4), ("a", 2): (0, 1, 5)}, "full")
     books.connection.execute("DELETE FROM ledger WHERE series_id = 2")
     books.connection.execute("DELETE FROM quarantine WHERE ts_ms = 0")

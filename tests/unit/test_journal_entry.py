@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from array import array
 
 import pytest
@@ -110,3 +111,17 @@ def test_any_bytes_can_be_looked_at_as_a_wal(data: bytes, frames: int) -> None:
     page_bytes = 16
     list(wal.commits(data, page_bytes))
     wal.damaged(data, page_bytes, index)
+
+
+def test_a_hidden_end_of_a_commit_hides_no_version_of_a_page() -> None:
+    """Where frames are missing, a page that comes again begins another commit."""
+
+    def frame(page: int, text: bytes, pages_after_commit: int = 0) -> bytes:
+        return struct.pack(">II8s8x", page, pages_after_commit, b"the salt") + text
+
+    hole = bytes(wal.FRAME_HEADER_BYTES + 4)
+    frames = [frame(5, b"old1"), frame(6, b"old2"), hole, frame(5, b"new1"), frame(7, b"new2", 7)]
+    data = bytes(wal.HEADER_BYTES) + b"".join(frames)
+    older, newer = {5: b"old1", 6: b"old2"}, {5: b"new1", 7: b"new2"}
+    assert list(wal.commits(data, 4, has_holes=True)) == [(3, older), (5, newer)]
+    assert list(wal.commits(data, 4)) == [(5, older | newer)]
