@@ -283,10 +283,15 @@ def _quarantined(batches: Sequence[Batch], rows: Sequence[RejectedRow]) -> list[
                 series_id=batch.series_ids[row.index],
                 ts_ms=_time_of(batch, row.index),
                 value=batch.values[row.index],
-                reason=row.reason[:REASON_CHARS_MAX],
+                reason=_kept(row.reason),
             )
         )
     return found
+
+
+def _kept(reason: str) -> str:
+    """Of a sink's reason what a file can hold: bytes of a server that are no text are not."""
+    return reason[:REASON_CHARS_MAX].encode("utf-8", "replace").decode()
 
 
 def _time_of(batch: Batch, index: int) -> int:

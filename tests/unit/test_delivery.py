@@ -293,6 +293,20 @@ async def test_a_full_journal_is_drained_past_a_batch_that_is_given_up(tmp_path:
     await rig.end()
 
 
+async def test_a_reason_may_hold_anything(rig: Rig) -> None:
+    """What is no text for a file, as of a server's bytes, costs a sign and not the commit."""
+
+    async def refuse(batches: Sequence[Batch]) -> None:
+        raise RejectedRows([RejectedRow(batches[0].sequence, 0, "a\udc80b\x00")])
+
+    rig.runner(Handed(refuse))
+    rig.commit()
+    await rig.take([1.0])
+    await until(lambda: rig.journal.settled("memory") == rig.journal.last_sequence)
+    ((_, kept),) = rig.journal._file.quarantine()
+    assert kept.reason == "a?b\x00"
+
+
 async def test_of_a_long_reason_the_quarantine_has_the_beginning(rig: Rig) -> None:
     """It stands in every row of a batch that is given up."""
 
