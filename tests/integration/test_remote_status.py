@@ -105,7 +105,7 @@ async def test_a_disabled_subscription(pair: Pair) -> None:
     assert f"ALTER SUBSCRIPTION plc_{pair.name} ENABLE" in text
     assert "keeps WAL for a remote that is away" in text
     assert status["lag_s"] == pytest.approx(180, abs=2)
-    assert status["lag_bytes"] > 10_000
+    assert status["lag_bytes"] > 1_000  # 60 rows; with pages that changed first, ten times that
     assert " s behind the edge" in text
 
 
