@@ -20,6 +20,7 @@ from edge_agent.address_map import COLUMNS_VERSION, MapError, Problem, load, wri
 from edge_agent.address_map.cells import ALLOWED, ENABLED, NAME_CHARS_MAX, TEXT_CHARS_MAX
 from edge_agent.errors import ConfigError
 from edge_agent.model import Address, AddressSyntax, ByteOrder, Limits, Tag, ValueType
+from tests.tags import plain_tag
 
 ROOT = Path(__file__).parents[2]
 VALUES = {
@@ -41,23 +42,7 @@ VALUES = {
 }
 REQUIRED = list(VALUES)
 OPTIONAL = ["byte_order", "deadband", "precision", "heartbeat_ms", "enabled", "description"]
-TAG = Tag(
-    site="A1",
-    line="L1",
-    device="PUMP01",
-    tag="PRESS",
-    protocol="modbus",
-    conn="tcp://10.0.0.5:502",
-    unit_id=1,
-    address="40001",
-    type=ValueType.FLOAT32,
-    scale=0.1,
-    offset=-5.0,
-    period_ms=1000,
-    unit="bar",
-    hi=10.0,
-    lo=0.0,
-)
+TAG = plain_tag(address="40001", scale=0.1, offset=-5.0, hi=10.0, lo=0.0)
 
 Cell = str | float | bool | datetime | None
 Write = Callable[[str | bytes], Path]

@@ -28,6 +28,7 @@ from edge_agent.text.counts import counted
 from edge_agent.text.reasons import reason_of
 from edge_agent.text.selection import UnknownNameError, selected
 from remote import cli as remote_command_line
+from tests.terminal import plain, set_width
 
 command_line = importlib.import_module("edge_agent.cli.main")  # the package has its function
 
@@ -251,11 +252,9 @@ def test_a_forecast_is_whole_on_a_narrow_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where a table's lines leave no room for its cells, the rows stand as in a pipe."""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", str(width))
+    set_width(width, monkeypatch)
     assert command_line.main(["plan", "--map", str(DEMO_MAP)]) == 0
-    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    text = plain(capsys.readouterr().out)
     assert "…" not in text
     for number in ("6,393,600", "40.80", "1,171", "65 ms", "500 ms"):
         assert re.search(rf"[ │]{re.escape(number)}[ │]", text)

@@ -20,6 +20,7 @@ from edge_agent.quality.figures import Expectation, Figures, Fold, Gap, Minutes
 from edge_agent.quality.judge import Judged, Verdict, devices, judge, percent, span, worst_first
 from edge_agent.quality.page import page
 from edge_agent.quality.report import as_dict, iso, make_report
+from tests.terminal import plain, set_width
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -267,12 +268,10 @@ def test_reasons_are_sentences_on_a_narrow_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With room for some words, or without the lines of a table; no number is cut."""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", str(width))
+    set_width(width, monkeypatch)
     found = report()
     _show(found, None)
-    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    text = plain(capsys.readouterr().out)
     assert "…" not in text
     reason = found.tags[0].reason
     assert " " in reason
